@@ -1,0 +1,222 @@
+"""The command line: one verb a room, each imported only when it runs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_type_hints
+
+from deeplabv3 import __version__
+from deeplabv3.config import (
+    DemoConfig,
+    EvaluateConfig,
+    PredictConfig,
+    StreetsConfig,
+    TrainConfig,
+    config_fields,
+    from_record,
+    to_record,
+)
+from deeplabv3.errors import DeepLabError, InputError
+
+Config = TypeVar("Config")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `deeplabv3 VERB ...`.
+
+    Args:
+        arguments: What was typed behind the program's name; None reads it from the process.
+
+    Returns:
+        The exit code: 0, 2 for a user's mistake, 1 for a run that failed, 130 or 143 for one that was stopped.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"deeplabv3 {__version__}")
+        return 0
+    verb = VERBS.get(words[0])
+    if verb is None:
+        print(f"deeplabv3: error: there is no verb {words[0]!r}; choose one of {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    return guarded(f"deeplabv3 {words[0]}", lambda: verb.run(parse(words[0], words[1:])))
+
+
+def guarded(program: str, run: Callable[[], None]) -> int:
+    """Call `run` and turn what it raises on purpose into one line and an exit code."""
+    try:
+        run()
+    except DeepLabError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+    except BaseException as error:
+        if not hasattr(error, "exit_code"):  # training.stopping.Stopped, whose room imports torch
+            raise
+        print(f"{program}: {error}; go on with the same command and --resume", file=sys.stderr)
+        return int(error.exit_code)
+    return 0
+
+
+def run_train(config: TrainConfig) -> None:
+    """Train, and say where everything is."""
+    from deeplabv3.training.loop import train
+    from deeplabv3.training.state import RunPaths
+
+    train(config)
+    paths = RunPaths(config)
+    print(f"best checkpoint {paths.best}\nlast checkpoint {paths.last}\nlosses {paths.losses_dir / 'losses.png'}")
+
+
+def run_evaluate(config: EvaluateConfig) -> None:
+    """Score, and print the table."""
+    from deeplabv3.evaluation.evaluate import evaluate
+    from deeplabv3.report.tables import score_table
+
+    print(score_table(evaluate(config)))
+
+
+def run_predict(config: PredictConfig) -> None:
+    """Segment, and say where the pictures are."""
+    from deeplabv3.prediction.predictor import predict
+
+    overlays = predict(config)
+    print(f"{len(overlays)} images: label ids, colour masks and overlays are in {config.out}, as in {overlays[0]}")
+
+
+def run_streets(config: StreetsConfig) -> None:
+    """Draw streets, and say how to go on."""
+    from deeplabv3.data.streets import write_streets
+
+    write_streets(
+        config.out,
+        num_train=config.num_train,
+        num_val=config.num_val,
+        height=config.height,
+        width=config.width,
+        seed=config.seed,
+    )
+    print(f"{config.num_train} training and {config.num_val} validation scenes are in {config.out}")
+
+
+def run_demo(config: DemoConfig) -> None:
+    """Run the demonstration."""
+    from deeplabv3.demo import demo
+
+    demo(config)
+
+
+class Verb(NamedTuple):
+    """What a verb is for, what it takes, which of that is positional, and what it runs."""
+
+    purpose: str
+    config: type
+    positional: tuple[str, ...]
+    run: Callable[[Any], None]
+
+
+VERBS = {
+    "demo": Verb("streets, training, scores and pictures in a few minutes", DemoConfig, (), run_demo),
+    "streets": Verb("write synthetic street scenes in the Cityscapes layout", StreetsConfig, ("out",), run_streets),
+    "train": Verb("train on a data set in the Cityscapes layout", TrainConfig, ("data_dir", "run_dir"), run_train),
+    "evaluate": Verb("score a checkpoint: IoU of each class and mIoU", EvaluateConfig, ("data_dir",), run_evaluate),
+    "predict": Verb("segment images: label ids, colour masks, overlays", PredictConfig, ("inputs",), run_predict),
+}
+
+
+def usage() -> str:
+    """The help of the program as a whole."""
+    verbs = "\n".join(f"  {name:<10}{verb.purpose}" for name, verb in VERBS.items())
+    return (
+        "usage: deeplabv3 VERB ...\n\nDeepLab V3 for street scenes (Chen et al. 2017).\n\n"
+        f"verbs:\n{verbs}\n\n"
+        "deeplabv3 VERB --help shows the options of a verb; deeplabv3 --version the release.\n"
+        "The first thing to run is: deeplabv3 demo"
+    )
+
+
+def parse(verb: str, words: Sequence[str]) -> Any:
+    """Turn the words behind a verb into its configuration.
+
+    Raises:
+        InputError: A flag is unknown, or a value is missing or not possible.
+    """
+    cls, positional = VERBS[verb].config, VERBS[verb].positional
+    parser = make_parser(verb)
+    values = parser.parse_args(_normalised(words, cls)).as_dict()
+    if cls is PredictConfig and not values["inputs"]:
+        raise InputError("no image is given; give files, folders or patterns")
+    return from_record(
+        cls, {name: value for name, value in values.items() if name in positional or name in config_fields(cls)}
+    )
+
+
+def make_parser(verb: str) -> Any:
+    """The parser of a verb, made from its configuration class."""
+    import jsonargparse
+
+    class Parser(jsonargparse.ArgumentParser):
+        """Flags with hyphens, and errors as `InputError`."""
+
+        def format_help(self, *args: Any) -> str:
+            text = super().format_help(*args)
+            return re.sub(r"--(?!print_config)\w+", lambda flag: flag[0].replace("_", "-"), text)
+
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            raise InputError(_one_line(message)) from ex
+
+    cls, positional = VERBS[verb].config, VERBS[verb].positional
+    parser = Parser(prog=f"deeplabv3 {verb}", description=(cls.__doc__ or "").splitlines()[0])
+    parser.add_argument("--config", action="config", help="YAML file with any of these options; flags override it.")
+    helps = _field_helps(cls)
+    for name in positional:
+        many = {"nargs": "+", "type": str} if name == "inputs" else {"type": Path}
+        parser.add_argument(name, help=helps[name], **many)
+    nested = {name: hint for name, hint in get_type_hints(cls).items() if is_dataclass(hint)}
+    parser.add_class_arguments(cls, skip={*positional, *nested})
+    for hint in nested.values():
+        parser.add_class_arguments(hint, skip={"num_classes"})  # comes from the label set
+    if cls is TrainConfig:  # instances in a default would not be printed by --print_config
+        parser.set_defaults(phases=[to_record(phase) for phase in config_fields(TrainConfig)["phases"]])
+    return parser
+
+
+def _normalised(words: Sequence[str], cls: type) -> list[str]:
+    """Accept `--batch-size` for the field `batch_size`, and `--resume` for `--resume true`."""
+    switches = {name for name, default in config_fields(cls).items() if isinstance(default, bool)}
+    result: list[str] = []
+    for position, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            name = "--" + name[2:].replace("-", "_")
+        result.append(name + equals + value)
+        following = words[position + 1] if position + 1 < len(words) else ""
+        if name.removeprefix("--") in switches and not equals and following not in ("true", "false"):
+            result.append("true")
+    return result
+
+
+def _field_helps(cls: type) -> dict[str, str]:
+    """The line of each field in the "Attributes" section of a configuration's docstring."""
+    import docstring_parser
+
+    parsed = docstring_parser.parse(cls.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
+    helps = {parameter.arg_name: parameter.description or "" for parameter in parsed.params}
+    assert set(helps) == {item.name for item in fields(cls)}
+    return helps
+
+
+def _one_line(message: str) -> str:
+    """A parser's message of several lines as one, with flags as they are typed."""
+    line = " ".join(message.split())
+    line = re.sub(r'Parser key "([\w.]+)": ?', lambda key: f"--{key[1].replace('_', '-')}: ", line)
+    line = re.sub(r"--\w+", lambda flag: flag[0].replace("_", "-"), line)
+    return f"{line}; see --help"

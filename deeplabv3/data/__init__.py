@@ -1,0 +1,1 @@
+"""Data sets: labels, images, the Cityscapes layout, synthetic streets, augmentation, batches."""

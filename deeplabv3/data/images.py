@@ -1,0 +1,113 @@
+"""Images and label maps: read from files that cannot be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from deeplabv3.data.labels import IGNORE_INDEX, UNKNOWN, LabelSet
+from deeplabv3.errors import DatasetError
+
+Pixels = npt.NDArray[np.uint8]
+
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+"""The decoders that may see a file; others (EPS, FITS, ...) never do, whatever the file's name."""
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+
+
+def read_image(path: Path) -> Pixels:
+    """Decode an image as a viewer shows it: turned by its EXIF orientation, transparency over black.
+
+    Returns:
+        RGB, uint8, `(H, W, 3)`.
+
+    Raises:
+        DatasetError: The file cannot be read or is no image of an allowed format.
+    """
+    image = ImageOps.exif_transpose(_decode(path))
+    if image.mode.startswith("I;16"):
+        deep = np.asarray(image, np.uint16)
+        image = Image.fromarray((deep >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        flat = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(flat, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
+
+
+def read_label(path: Path, label_set: LabelSet, *, train_ids: bool = False) -> Pixels:
+    """Read a label PNG as trainIds.
+
+    Args:
+        path: A single-channel 8-bit PNG.
+        label_set: The table that its values must be in.
+        train_ids: The file holds trainIds (`_gtFine_labelTrainIds.png`) instead of label ids.
+
+    Returns:
+        uint8 `(H, W)`: 0..num_classes - 1, or `IGNORE_INDEX`.
+
+    Raises:
+        DatasetError: The file cannot be read, has colours, or holds a value outside the table.
+    """
+    values = read_label_values(path)
+    table = _train_id_table(label_set) if train_ids else label_set.train_id_of_id
+    label = table[values]
+    if (label == UNKNOWN).any():
+        seen = int(values[label == UNKNOWN][0])
+        kind = "trainIds" if train_ids else "label ids"
+        allowed = sorted({int(value) for value in np.flatnonzero(table != UNKNOWN)})
+        raise DatasetError(
+            f"{path} holds the value {seen}, which is not among the {kind} of {label_set.name} ({_ranges(allowed)}); "
+            "correct the file, or name its classes with --labels FILE.yaml"
+        )
+    return label
+
+
+def read_label_values(path: Path) -> Pixels:
+    """The values of a single-channel 8-bit PNG as they are, uint8 `(H, W)`.
+
+    A palette image is read by its indices, which is what annotation tools mean by it.
+
+    Raises:
+        DatasetError: The file cannot be read or is of another mode.
+    """
+    image = _decode(path, ("PNG",))
+    if image.mode not in ("L", "P"):
+        raise DatasetError(f"{path} has mode {image.mode}; a label is a single-channel 8-bit PNG of class numbers")
+    return np.asarray(image)
+
+
+def _decode(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """Open, check the checksums (PNG), and decode a file by the allowed decoders alone."""
+    try:
+        with Image.open(path, formats=formats) as image:
+            image.verify()  # Pillow's load alone accepts PNG data whose checksum is wrong
+        with Image.open(path, formats=formats) as image:
+            image.load()
+            return image
+    except OSError as error:
+        detail = error.strerror or f"it is damaged or not one of {', '.join(formats)}"
+        raise DatasetError(f"{path} cannot be read: {detail}; replace the file") from error
+    except (SyntaxError, ValueError, Image.DecompressionBombError, EOFError, IndexError) as error:
+        raise DatasetError(f"{path} is not a sound image ({error}); replace the file") from error
+
+
+def _train_id_table(label_set: LabelSet) -> Pixels:
+    table = np.full(256, UNKNOWN, np.uint8)
+    table[: label_set.num_classes] = np.arange(label_set.num_classes)
+    table[IGNORE_INDEX] = IGNORE_INDEX
+    return table
+
+
+def _ranges(values: list[int]) -> str:
+    """Sorted whole numbers in short: 0, 1, 2, 7 becomes "0-2, 7"."""
+    runs: list[list[int]] = []
+    for value in values:
+        if runs and value == runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)

@@ -1,0 +1,236 @@
+"""Label tables: which classes there are, how files number them, and how the network does.
+
+Two numberings exist side by side. A *label id* is the value stored in a `_gtFine_labelIds.png`; a *trainId* is the
+channel of the network that stands for the class, `0..num_classes - 1`, or `IGNORE_INDEX`. A `LabelSet` holds both
+and turns one into the other. `CITYSCAPES` is the table of cityscapesScripts (helpers/labels.py); other data sets are
+read from one YAML file:
+
+    name: my-streets
+    classes:                      # trainId = position in this list, unless train_id says otherwise
+      - {name: road, id: 7, color: [128, 64, 128]}
+      - {name: car, id: 26, color: [0, 0, 142]}
+    ignored_ids: [0, 255]         # ids that occur in files and are neither trained nor scored
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deeplabv3.errors import DatasetError
+
+IGNORE_INDEX = 255
+"""The trainId of pixels that are neither trained nor scored."""
+
+UNKNOWN = 254
+"""What `LabelSet.train_id_of_id` holds for values that no file may contain; never reaches the network."""
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """One row of a label table.
+
+    Attributes:
+        name: What people call it; unique in its table.
+        id: Value in label-id PNGs, 0..255.
+        train_id: Channel of the network, or `IGNORE_INDEX`.
+        color: RGB, each 0..255, of colour masks and legends.
+        category: The coarse group it is scored in ("vehicle"), or "".
+        has_instances: Whether single objects are told apart in instance-id PNGs.
+    """
+
+    name: str
+    id: int
+    train_id: int
+    color: tuple[int, int, int]
+    category: str = ""
+    has_instances: bool = False
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """A table of classes and its look-up tables.
+
+    Attributes:
+        name: Short name for records and messages.
+        classes: All rows, ignored ones included.
+    """
+
+    name: str
+    classes: tuple[LabelClass, ...]
+
+    def __post_init__(self) -> None:
+        """Check the table once, so that nothing after it has to.
+
+        Raises:
+            DatasetError: A value is out of range, used twice, or the trainIds leave a gap.
+        """
+        where = f"label set '{self.name}'"
+        for row in self.classes:
+            if not 0 <= row.id <= 255:
+                raise DatasetError(f"{where}: id {row.id} of '{row.name}' is not in 0..255; a PNG holds one byte")
+            if len(row.color) != 3 or not all(0 <= value <= 255 for value in row.color):
+                raise DatasetError(f"{where}: color {row.color} of '{row.name}' is not three values of 0..255")
+        for what in ("id", "name"):
+            values = [getattr(row, what) for row in self.classes]
+            twice = sorted({value for value in values if values.count(value) > 1})
+            if twice:
+                raise DatasetError(f"{where}: {what} {twice[0]!r} is given twice; each {what} names one class")
+        train_ids = sorted({row.train_id for row in self.classes} - {IGNORE_INDEX})
+        if not train_ids or train_ids != list(range(len(train_ids))) or len(train_ids) >= UNKNOWN:
+            raise DatasetError(
+                f"{where}: trainIds {train_ids} must run from 0 without a gap and number 1 to {UNKNOWN - 1}"
+            )
+
+    @cached_property
+    def evaluated(self) -> tuple[LabelClass, ...]:
+        """The classes that are trained and scored, by trainId; the first row of a trainId stands for it."""
+        first: dict[int, LabelClass] = {}
+        for row in self.classes:
+            if row.train_id != IGNORE_INDEX:
+                first.setdefault(row.train_id, row)
+        return tuple(first[train_id] for train_id in sorted(first))
+
+    @property
+    def num_classes(self) -> int:
+        """Number of trainIds, which is the number of channels of the network's logits."""
+        return len(self.evaluated)
+
+    @cached_property
+    def train_id_of_id(self) -> npt.NDArray[np.uint8]:
+        """uint8 `(256,)`: label id to trainId, `IGNORE_INDEX`, or `UNKNOWN` for ids outside the table."""
+        table = np.full(256, UNKNOWN, np.uint8)
+        for row in self.classes:
+            table[row.id] = row.train_id
+        return table
+
+    @cached_property
+    def id_of_train_id(self) -> npt.NDArray[np.uint8]:
+        """uint8 `(num_classes,)`: trainId to the label id that predictions are written with."""
+        return np.array([row.id for row in self.evaluated], np.uint8)
+
+    @cached_property
+    def palette(self) -> npt.NDArray[np.uint8]:
+        """uint8 `(num_classes, 3)`: RGB by trainId."""
+        return np.array([row.color for row in self.evaluated], np.uint8)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names by trainId."""
+        return tuple(row.name for row in self.evaluated)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, as stored in checkpoints; `from_dict` reads them back."""
+        return {"name": self.name, "classes": [asdict(row) for row in self.classes]}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> LabelSet:
+        """Build from the values of a YAML file or of `to_dict`.
+
+        Args:
+            values: `name`, `classes` (rows with `name`, `id`, `color`, and optionally `train_id`, `category`,
+                `has_instances`) and optionally `ignored_ids`.
+
+        Raises:
+            DatasetError: A key is missing or unknown, or the table is inconsistent.
+        """
+        name = str(values.get("name", "own"))
+        where = f"label set '{name}'"
+        unknown = sorted(set(values) - {"name", "classes", "ignored_ids"})
+        if unknown:
+            raise DatasetError(f"{where}: unknown key '{unknown[0]}'; allowed are name, classes, ignored_ids")
+        rows = []
+        for position, row in enumerate(values.get("classes") or ()):
+            try:
+                color = (int(row["color"][0]), int(row["color"][1]), int(row["color"][2]))
+                row = {"train_id": position, **row, "color": color}
+                rows.append(LabelClass(**row))
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                raise DatasetError(
+                    f"{where}: class {position} ({row}) does not fit: {error!r}; "
+                    "write {name: road, id: 7, color: [128, 64, 128]}"
+                ) from error
+        rows += [
+            LabelClass(f"ignored {value}", int(value), IGNORE_INDEX, (0, 0, 0))
+            for value in values.get("ignored_ids") or ()
+        ]
+        return cls(name, tuple(rows))
+
+
+def read_label_set(path: str | Path) -> LabelSet:
+    """Read the label set of a data set with own classes.
+
+    Args:
+        path: A YAML file of the form shown at the top of this module.
+
+    Raises:
+        DatasetError: There is no such file, it is not YAML, or its table is inconsistent.
+    """
+    import yaml  # only own label sets need it, and it costs start-up time
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DatasetError(
+            f"label set {path} cannot be read: {error.strerror}; give the path of a YAML file"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        detail = " ".join(str(error).split())
+        raise DatasetError(f"label set {path} is not a YAML file: {detail}") from error
+    if not isinstance(values, dict) or not values.get("classes"):
+        raise DatasetError(f"label set {path} lists no classes; write 'classes:' with one row a class")
+    return LabelSet.from_dict({"name": Path(path).stem, **values})
+
+
+# name, id, trainId, category, has_instances, colour; "license plate" has id -1 in the original table and occurs in
+# no PNG, so it has no row here.
+_CITYSCAPES = (
+    ("unlabeled", 0, IGNORE_INDEX, "void", False, (0, 0, 0)),
+    ("ego vehicle", 1, IGNORE_INDEX, "void", False, (0, 0, 0)),
+    ("rectification border", 2, IGNORE_INDEX, "void", False, (0, 0, 0)),
+    ("out of roi", 3, IGNORE_INDEX, "void", False, (0, 0, 0)),
+    ("static", 4, IGNORE_INDEX, "void", False, (0, 0, 0)),
+    ("dynamic", 5, IGNORE_INDEX, "void", False, (111, 74, 0)),
+    ("ground", 6, IGNORE_INDEX, "void", False, (81, 0, 81)),
+    ("road", 7, 0, "flat", False, (128, 64, 128)),
+    ("sidewalk", 8, 1, "flat", False, (244, 35, 232)),
+    ("parking", 9, IGNORE_INDEX, "flat", False, (250, 170, 160)),
+    ("rail track", 10, IGNORE_INDEX, "flat", False, (230, 150, 140)),
+    ("building", 11, 2, "construction", False, (70, 70, 70)),
+    ("wall", 12, 3, "construction", False, (102, 102, 156)),
+    ("fence", 13, 4, "construction", False, (190, 153, 153)),
+    ("guard rail", 14, IGNORE_INDEX, "construction", False, (180, 165, 180)),
+    ("bridge", 15, IGNORE_INDEX, "construction", False, (150, 100, 100)),
+    ("tunnel", 16, IGNORE_INDEX, "construction", False, (150, 120, 90)),
+    ("pole", 17, 5, "object", False, (153, 153, 153)),
+    ("polegroup", 18, IGNORE_INDEX, "object", False, (153, 153, 153)),
+    ("traffic light", 19, 6, "object", False, (250, 170, 30)),
+    ("traffic sign", 20, 7, "object", False, (220, 220, 0)),
+    ("vegetation", 21, 8, "nature", False, (107, 142, 35)),
+    ("terrain", 22, 9, "nature", False, (152, 251, 152)),
+    ("sky", 23, 10, "sky", False, (70, 130, 180)),
+    ("person", 24, 11, "human", True, (220, 20, 60)),
+    ("rider", 25, 12, "human", True, (255, 0, 0)),
+    ("car", 26, 13, "vehicle", True, (0, 0, 142)),
+    ("truck", 27, 14, "vehicle", True, (0, 0, 70)),
+    ("bus", 28, 15, "vehicle", True, (0, 60, 100)),
+    ("caravan", 29, IGNORE_INDEX, "vehicle", True, (0, 0, 90)),
+    ("trailer", 30, IGNORE_INDEX, "vehicle", True, (0, 0, 110)),
+    ("train", 31, 16, "vehicle", True, (0, 80, 100)),
+    ("motorcycle", 32, 17, "vehicle", True, (0, 0, 230)),
+    ("bicycle", 33, 18, "vehicle", True, (119, 11, 32)),
+)
+
+CITYSCAPES = LabelSet(
+    "cityscapes",
+    tuple(
+        LabelClass(name, id_, train_id, color, category, has_instances)
+        for name, id_, train_id, category, has_instances, color in _CITYSCAPES
+    ),
+)
+"""The 34 ids and 19 evaluated classes of Cityscapes, after cityscapesScripts 2.3 (helpers/labels.py)."""

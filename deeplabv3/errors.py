@@ -1,0 +1,36 @@
+"""What can go wrong, as one small tree.
+
+    DeepLabError
+    |-- InputError            what a user typed or supplied; the command line exits with 2
+    |   |-- DatasetError      a folder, an image, a label or a label set
+    |   |-- CheckpointError   a file of weights: damaged, of another model, or not there
+    |   `-- OutputError       a file or folder that cannot be written
+    `-- NonFiniteError        the loss or a gradient became NaN or infinite; exits with 1
+
+Each message is one line: the value seen, what is allowed, the next step. An `assert` guards only
+what no user can cause.
+"""
+
+
+class DeepLabError(Exception):
+    """Anything this package raises on purpose."""
+
+
+class InputError(DeepLabError):
+    """A value, a path or a file that the user supplied cannot be used."""
+
+
+class DatasetError(InputError):
+    """A data set, or one file of it, cannot be used."""
+
+
+class CheckpointError(InputError):
+    """A file of weights is missing, damaged, or belongs to another model."""
+
+
+class OutputError(InputError):
+    """A file or a folder cannot be written; what was there before is untouched."""
+
+
+class NonFiniteError(DeepLabError):
+    """Training met a NaN or infinite value; nothing was written by the optimizer."""

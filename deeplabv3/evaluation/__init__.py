@@ -1,0 +1,1 @@
+"""Scores: pixel counts and what follows from them."""

@@ -1,0 +1,66 @@
+"""Writing files so that a crash at any moment leaves the old file or the new one, and never half of either."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from deeplabv3.errors import OutputError
+
+
+def make_dir(path: Path) -> None:
+    """Make a folder to write into, with its parents.
+
+    Raises:
+        OutputError: That is not possible.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder {path} cannot be made: {error.strerror}; choose another one") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise OutputError(f"the folder {path} is read-only; choose another one")
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all.
+
+    The content goes to a hidden file beside the target and is flushed to the disk; then it is renamed over the target
+    and the folder is flushed, so that the rename outlives a power cut.
+
+    Args:
+        path: The file; its folder is made if need be.
+        content: Text is written as UTF-8.
+
+    Raises:
+        OutputError: It cannot be written; what was at `path` is untouched.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    make_dir(path.parent)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        flush_dir(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror}; it needs {len(data):,} bytes and {free:,} are free: "
+            "make room or choose another folder"
+        ) from error
+
+
+def flush_dir(path: Path) -> None:
+    """Bring a folder's entries to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

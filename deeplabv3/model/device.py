@@ -1,0 +1,56 @@
+"""Where the network runs and how precisely."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from deeplabv3.errors import InputError
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" is the first of CUDA, MPS and CPU that is there.
+
+    Raises:
+        InputError: The name is unknown or the device is not there.
+    """
+    there = ["cpu"]
+    if torch.backends.mps.is_available():
+        there.insert(0, "mps")
+    if torch.cuda.is_available():
+        there = ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count())), *there]
+    if name == "auto":
+        return torch.device(there[0])
+    if name not in there:
+        raise InputError(f"device is {name!r}; this machine has {', '.join(there)}")
+    return torch.device(name)
+
+
+def place(model: Model, device: torch.device) -> Model:
+    """Move a model to a device, its weights in the channels-last order that convolutions run fastest in."""
+    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32 there, and not merely possible."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # not in every release of the range
+    return device.type == "cpu" and bool(capabilities().get("avx512_bf16", False))
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """The context that `forward` runs in.
+
+    Args:
+        device: Where.
+        precision: float32, bfloat16, or auto: bfloat16 where `has_native_bfloat16`.
+    """
+    if precision == "bfloat16" or (precision == "auto" and has_native_bfloat16(device)):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()

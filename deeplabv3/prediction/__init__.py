@@ -1,0 +1,1 @@
+"""Predictions: from images to masks and pictures."""

@@ -1,0 +1,63 @@
+"""Which images are meant by what a user typed, and what their results are called."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from deeplabv3.data.cityscapes import IMAGES
+from deeplabv3.data.images import SUFFIXES
+from deeplabv3.errors import InputError
+
+
+def find_images(inputs: Sequence[str]) -> list[Path]:
+    """All images that files, folders and glob patterns name, each once, those of a folder or pattern sorted.
+
+    Args:
+        inputs: Image files of any name, folders that are searched through, or patterns such as "clips/*/*.jpg".
+
+    Raises:
+        InputError: One of them names nothing.
+    """
+    found: dict[Path, None] = {}
+    for text in inputs:
+        path = Path(text)
+        if path.is_dir():
+            matches = sorted(file for file in path.rglob("*") if _is_image(file))
+        elif path.is_file():
+            matches = [path]
+        else:
+            matches = sorted(Path(file) for file in glob.glob(text, recursive=True) if _is_image(Path(file)))
+        if not matches:
+            raise InputError(
+                f"no image is found for {text!r}; give a file, a folder or a pattern of {', '.join(SUFFIXES)}"
+            )
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def result_stems(images: Sequence[Path]) -> list[str]:
+    """What the results of each image are called: its name without ending and `_leftImg8bit`, which is unique.
+
+    Images of one name in different folders get their folder's name before theirs.
+
+    Raises:
+        InputError: Two results would still have one name.
+    """
+    stems = [path.stem.removesuffix(f"_{IMAGES}") for path in images]
+    counts = Counter(stems)
+    stems = [
+        stem if counts[stem] == 1 else f"{path.resolve().parent.name}_{stem}"
+        for stem, path in zip(stems, images, strict=True)
+    ]
+    twice = [stem for stem, count in Counter(stems).items() if count > 1]
+    if twice:
+        first, second = [path for stem, path in zip(stems, images, strict=True) if stem == twice[0]][:2]
+        raise InputError(f"{first} and {second} would both be written as {twice[0]}.png; predict them separately")
+    return stems
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")

@@ -1,0 +1,81 @@
+"""Progress for people: a live bar on a terminal, a plain line now and then anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from types import TracebackType
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+LINE_INTERVAL_SECONDS = 30.0
+"""Least time between two plain lines where there is no terminal."""
+
+
+class Progress:
+    """Counts up to `total` on standard error; use it in a `with` statement.
+
+    Args:
+        description: What is being done, as in "training".
+        total: How many steps there are.
+        done: How many of them were done before.
+    """
+
+    def __init__(self, description: str, total: int, done: int = 0) -> None:
+        self.description, self.total, self.done = description, total, done
+        self._first, self._start, self._last_line = done, time.monotonic(), time.monotonic()
+        self._bar = _live_bar() if sys.stderr.isatty() else None
+        self._task = self._bar.add_task(description, total=total, completed=done, note="") if self._bar else None
+
+    def __enter__(self) -> Progress:
+        """Show the bar."""
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the bar as it stands."""
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count on, and show `note` behind the count."""
+        self.done += count
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=self.done, note=note)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= LINE_INTERVAL_SECONDS:
+            self._last_line = now
+            left = (now - self._start) / max(1, self.done - self._first) * (self.total - self.done)
+            line = f"{self.description}: {self.done} of {self.total}, {left:.0f} s left"
+            print(f"{line}, {note}" if note else line, file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+    """Yield the items of a sized iterable (or of `total` items) and show how far it is."""
+    if total is None:
+        assert isinstance(items, Sized)
+        total = len(items)
+    with Progress(description, total) as progress:
+        for item in items:
+            yield item
+            progress.advance()
+
+
+def _live_bar():  # type: ignore[no-untyped-def]  # rich is imported only where there is a terminal
+    from rich import progress as bar
+    from rich.console import Console
+
+    return bar.Progress(
+        bar.TextColumn("{task.description}"),
+        bar.BarColumn(bar_width=24),
+        bar.MofNCompleteColumn(),
+        bar.TextColumn("{task.fields[note]}", markup=False),
+        bar.TimeRemainingColumn(compact=True),
+        console=Console(stderr=True),
+    )

@@ -1,0 +1,1 @@
+"""Training: schedule, loss, loop and the state of a run."""

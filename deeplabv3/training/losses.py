@@ -1,0 +1,23 @@
+"""Losses over logits and label maps."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from deeplabv3.data.labels import IGNORE_INDEX
+
+
+def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """Mean cross-entropy over the pixels that are not ignored; 0, not NaN, where all are.
+
+    Args:
+        logits: `(N, K, H, W)`, float.
+        label: trainIds, `(N, H, W)`, any integer type.
+
+    Returns:
+        A scalar.
+    """
+    label = label.long()
+    total = F.cross_entropy(logits, label, ignore_index=IGNORE_INDEX, reduction="sum")
+    return total / (label != IGNORE_INDEX).sum().clamp(min=1)

@@ -1,0 +1,150 @@
+"""What a run consists of: its files, and the state that a checkpoint stores and restores."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deeplabv3 import __version__
+from deeplabv3.config import TrainConfig, to_record
+from deeplabv3.data.labels import LabelSet
+from deeplabv3.model.checkpoint import SUFFIX, Checkpoint, load_weights
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.report.curves import History, plot_losses, write_log, write_losses
+from deeplabv3.training.schedule import phase_of_epoch
+
+
+@dataclass
+class Position:
+    """How far a run is: what a checkpoint adds to the tensors.
+
+    Attributes:
+        epoch: Epochs that are finished, validation included.
+        batch: Batches of the epoch under way that are done.
+        loss_sum: Of the losses of those batches.
+        num_skipped: Batches of the epoch under way without any labelled pixel, which updated nothing.
+        best_miou: The best validation so far.
+        history: An entry for each finished epoch.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    num_skipped: int = 0
+    best_miou: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class RunPaths:
+    """Where a run's files are.
+
+    Attributes:
+        run_dir: `config.yaml` and `log.jsonl`.
+        checkpoint_dir: All checkpoints.
+        losses_dir: `losses.csv` and the plots.
+        last: The newest state of the run, which `resume` reads.
+        best: The state with the best validation mIoU.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._config = config
+        self.run_dir = config.run_dir
+        self.checkpoint_dir = config.checkpoint_dir or config.run_dir / "checkpoints"
+        self.losses_dir = config.losses_dir or config.run_dir
+        self.last = self.checkpoint_dir / f"last{SUFFIX}"
+        self.best = self.checkpoint_dir / f"best{SUFFIX}"
+
+    def stem(self, epoch: int) -> str:
+        """The configured name of what is kept after `epoch` epochs."""
+        config = self._config
+        phase = phase_of_epoch(epoch - 1, config.phases)
+        return config.checkpoint_name.format(epoch=epoch, lr=phase.learning_rate, wd=config.weight_decay)
+
+    def kept(self, epoch: int) -> Path:
+        """The checkpoint that is kept after `epoch` epochs."""
+        return self.checkpoint_dir / f"{self.stem(epoch)}{SUFFIX}"
+
+    def plots(self, epoch: int) -> list[Path]:
+        """The plots drawn with it: the newest, and in a folder for losses alone another under the checkpoint's name."""
+        newest = self.losses_dir / "losses.png"
+        return [newest, self.losses_dir / f"{self.stem(epoch)}.png"] if self._config.losses_dir else [newest]
+
+
+def write_history(history: History, paths: RunPaths, plots: Sequence[Path] = ()) -> None:
+    """Write a run's log and losses anew, as whole files, so that no crash leaves them torn, and draw the plots.
+
+    Raises:
+        OutputError: One of them cannot be written.
+    """
+    write_log(history, paths.run_dir / "log.jsonl")
+    write_losses(history, paths.losses_dir / "losses.csv")
+    for plot in plots:
+        plot_losses(history, plot)
+
+
+def config_yaml(config: TrainConfig) -> str:
+    """A run's configuration as YAML, opening with the command that repeats it."""
+    import yaml  # costs start-up time
+
+    values = to_record(config)
+    values["resume"] = False
+    command = f"deeplabv3 train {config.data_dir} NEW_RUN_DIR --config {config.run_dir / 'config.yaml'}"
+    return f"# to repeat this run: {command}\n" + yaml.safe_dump(values, sort_keys=False)
+
+
+def changes(before: Mapping[str, Any], config: TrainConfig) -> str:
+    """Which values of a run's record differ from a configuration, in words; places and readers do not count."""
+    same_run = {"data_dir", "run_dir", "checkpoint_dir", "losses_dir", "resume", "num_workers", "device"}
+    now = to_record(config)
+    names = [name for name in now if name not in same_run and before.get(name) != now[name]]
+    return ", ".join(f"{name} {before.get(name)} -> {now[name]}" for name in names)
+
+
+def state_tensors(model: DeepLabV3, optimizer: torch.optim.Optimizer, device: torch.device) -> dict[str, Tensor]:
+    """All that a run's future depends on, besides its `Position`: weights, statistics, momentum, random states."""
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        momentum = optimizer.state[parameter].get("momentum_buffer")
+        if momentum is not None:
+            tensors[f"optimizer/{name}"] = momentum
+    tensors["random/cpu"] = torch.get_rng_state()
+    if device.type == "cuda":
+        tensors["random/cuda"] = torch.cuda.get_rng_state(device)
+    return tensors
+
+
+def restore(
+    checkpoint: Checkpoint, model: DeepLabV3, optimizer: torch.optim.Optimizer, device: torch.device
+) -> Position:
+    """The inverse of `state_tensors` and `state_record`.
+
+    Raises:
+        CheckpointError: The checkpoint belongs to another model.
+    """
+    load_weights(model, checkpoint)
+    parameters = dict(model.named_parameters())
+    for name, momentum in checkpoint.part("optimizer/").items():
+        layout = torch.empty_like(parameters[name])  # the buffer takes the memory order of its weights
+        optimizer.state[parameters[name]]["momentum_buffer"] = layout.copy_(momentum)
+    states = checkpoint.part("random/")
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    return Position(**checkpoint.record["position"])
+
+
+def state_record(config: TrainConfig, label_set: LabelSet, position: Position) -> dict[str, Any]:
+    """The JSON part of a checkpoint."""
+    return {
+        "model": to_record(config.model),
+        "labels": label_set.to_dict(),
+        "config": to_record(config),
+        "position": asdict(position),
+        "versions": {"deeplabv3": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
