@@ -1,3 +1,77 @@
-"""DeepLab V3 for street scenes: train it, score it by the official rules, look at what it sees."""
+"""DeepLab V3 for street scenes: train it, score it by the official rules, look at what it sees.
+
+    import deeplabv3
+
+    history = deeplabv3.train(deeplabv3.TrainConfig(data_dir=Path("cityscapes"), run_dir=Path("runs/first")))
+    model, label_set = deeplabv3.load_model(Path("runs/first/checkpoints/best.safetensors"))
+    prediction = deeplabv3.predict_image(model, deeplabv3.read_image(Path("street.jpg")))  # trainIds, uint8 (H, W)
+
+The names below are loaded when they are first used, so that `import deeplabv3` does not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deeplabv3.config import EvaluateConfig as EvaluateConfig
+    from deeplabv3.config import ModelConfig as ModelConfig
+    from deeplabv3.config import Phase as Phase
+    from deeplabv3.config import PredictConfig as PredictConfig
+    from deeplabv3.config import TrainConfig as TrainConfig
+    from deeplabv3.data.images import read_image as read_image
+    from deeplabv3.data.labels import CITYSCAPES as CITYSCAPES
+    from deeplabv3.data.labels import IGNORE_INDEX as IGNORE_INDEX
+    from deeplabv3.data.labels import LabelSet as LabelSet
+    from deeplabv3.data.labels import read_label_set as read_label_set
+    from deeplabv3.data.streets import write_streets as write_streets
+    from deeplabv3.errors import CheckpointError as CheckpointError
+    from deeplabv3.errors import DatasetError as DatasetError
+    from deeplabv3.errors import DeepLabError as DeepLabError
+    from deeplabv3.errors import InputError as InputError
+    from deeplabv3.errors import NonFiniteError as NonFiniteError
+    from deeplabv3.errors import OutputError as OutputError
+    from deeplabv3.evaluation.evaluate import evaluate as evaluate
+    from deeplabv3.evaluation.scores import Scores as Scores
+    from deeplabv3.model.checkpoint import load_model as load_model
+    from deeplabv3.model.deeplab import DeepLabV3 as DeepLabV3
+    from deeplabv3.prediction.predictor import predict as predict
+    from deeplabv3.prediction.predictor import predict_image as predict_image
+    from deeplabv3.training.loop import train as train
 
 __version__ = "0.1.0"
+
+_ROOMS = {
+    "CITYSCAPES": "data.labels",
+    "CheckpointError": "errors",
+    "DatasetError": "errors",
+    "DeepLabError": "errors",
+    "DeepLabV3": "model.deeplab",
+    "EvaluateConfig": "config",
+    "IGNORE_INDEX": "data.labels",
+    "InputError": "errors",
+    "LabelSet": "data.labels",
+    "ModelConfig": "config",
+    "NonFiniteError": "errors",
+    "OutputError": "errors",
+    "Phase": "config",
+    "PredictConfig": "config",
+    "Scores": "evaluation.scores",
+    "TrainConfig": "config",
+    "evaluate": "evaluation.evaluate",
+    "load_model": "model.checkpoint",
+    "predict": "prediction.predictor",
+    "predict_image": "prediction.predictor",
+    "read_image": "data.images",
+    "read_label_set": "data.labels",
+    "train": "training.loop",
+    "write_streets": "data.streets",
+}
+
+__all__ = list(_ROOMS)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its room."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'deeplabv3' has no attribute {name!r}")
+    return getattr(import_module(f"deeplabv3.{_ROOMS[name]}"), name)

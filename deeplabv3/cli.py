@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar, get_type_hints
+from typing import Any, NamedTuple, NoReturn, get_type_hints
 
 from deeplabv3 import __version__
 from deeplabv3.config import (
@@ -22,7 +22,8 @@ from deeplabv3.config import (
 )
 from deeplabv3.errors import DeepLabError, InputError
 
-Config = TypeVar("Config")
+RECIPES_DIR = Path(__file__).parent / "recipes"
+"""Complete configurations that come with the package; `--config camvid` finds `camvid.yaml` there."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -190,7 +191,7 @@ def make_parser(verb: str) -> Any:
 
 
 def _normalised(words: Sequence[str], cls: type) -> list[str]:
-    """Accept `--batch-size` for the field `batch_size`, and `--resume` for `--resume true`."""
+    """Accept `--batch-size` for the field `batch_size`, `--resume` for `--resume true`, and a recipe by its name."""
     switches = {name for name, default in config_fields(cls).items() if isinstance(default, bool)}
     result: list[str] = []
     for position, word in enumerate(words):
@@ -198,6 +199,9 @@ def _normalised(words: Sequence[str], cls: type) -> list[str]:
         if name.startswith("--"):
             name = "--" + name[2:].replace("-", "_")
         result.append(name + equals + value)
+        if position and words[position - 1] == "--config":
+            recipe = RECIPES_DIR / f"{word}.yaml"
+            result[-1] = str(recipe) if recipe.is_file() and not Path(word).exists() else word
         following = words[position + 1] if position + 1 < len(words) else ""
         if name.removeprefix("--") in switches and not equals and following not in ("true", "false"):
             result.append("true")

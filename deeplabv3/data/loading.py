@@ -159,6 +159,7 @@ def _batches(dataset: Dataset[object], keys: Sequence[object], num_workers: int,
         collate_fn=collate,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # else each iteration would draw a seed from the run's own random numbers
     )
     for item in loader:
         if isinstance(item, DatasetError):

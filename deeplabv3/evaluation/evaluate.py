@@ -16,7 +16,7 @@ from deeplabv3.data.loading import default_num_workers, eval_batches
 from deeplabv3.evaluation.confusion import count_pixels, no_counts
 from deeplabv3.evaluation.scores import Scores, scores_from
 from deeplabv3.files import write_whole
-from deeplabv3.model.checkpoint import model_from, read_checkpoint
+from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import autocast, choose_device, place
 from deeplabv3.prediction.predictor import Results
@@ -31,7 +31,7 @@ def evaluate(config: EvaluateConfig) -> Scores:
     """
     device = choose_device(config.device)
     samples = find_samples(config.data_dir, config.split)
-    model, label_set = model_from(read_checkpoint(config.model), output_stride=config.output_stride)
+    model, label_set = load_model(config.model, output_stride=config.output_stride)
     model = place(model, device)
     scores = score_model(
         model,

@@ -60,7 +60,7 @@ def digest(tensors: Mapping[str, Tensor], record: str) -> str:
     for name in sorted(tensors):
         value = tensors[name]
         total.update(f"\n{name} {value.dtype} {list(value.shape)}\n".encode())
-        total.update(value.reshape(-1).view(torch.uint8).numpy())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
@@ -133,11 +133,15 @@ def model_from(checkpoint: Checkpoint, *, output_stride: int | None = None) -> t
         raise CheckpointError(f"{checkpoint.path} has no record of its {error.args[0]}; use another file") from error
     if output_stride is not None:
         config = config.at_output_stride(output_stride)
-    with torch.device("meta"):  # all values come from the file: nothing is drawn, no random state moves
+    with torch.random.fork_rng(devices=[]):  # loading a model leaves the caller's random numbers as they were
         model = DeepLabV3(config)
-    model = model.to_empty(device="cpu")
     load_weights(model, checkpoint)
     return model.eval(), labels
+
+
+def load_model(path: Path, *, output_stride: int | None = None) -> tuple[DeepLabV3, LabelSet]:
+    """`read_checkpoint` and `model_from` in one: a file to a model in evaluation mode and its label set."""
+    return model_from(read_checkpoint(path), output_stride=output_stride)
 
 
 def load_weights(model: DeepLabV3, checkpoint: Checkpoint) -> None:

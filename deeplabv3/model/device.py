@@ -40,8 +40,9 @@ def has_native_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is faster than float32 there, and not merely possible."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # not in every release of the range
-    return device.type == "cpu" and bool(capabilities().get("avx512_bf16", False))
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # not in every release of the range
+        return False
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

@@ -9,6 +9,7 @@ Shape letters: N batch, H and W pixels, S output stride, C channels, h and w the
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deeplabv3.config import NUM_BLOCKS, ModelConfig
@@ -74,15 +75,14 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = conv3x3(channels, channels, rate=rates[1])
         self.bn2 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
         self.downsample = shortcut(in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Float `(N, in_channels, h, w)` to `(N, channels, ceil(h / stride), ceil(w / stride))`."""
         residual = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))  # (N, channels, h / stride, w / stride)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (N, channels, h / stride, w / stride)
         x = self.bn2(self.conv2(x))
-        return self.relu(x + residual)
+        return F.relu(x + residual, inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -105,16 +105,15 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, channels * self.expansion, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(channels * self.expansion)
-        self.relu = nn.ReLU(inplace=True)
         self.downsample = shortcut(in_channels, channels * self.expansion, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Float `(N, in_channels, h, w)` to `(N, 4 * channels, ceil(h / stride), ceil(w / stride))`."""
         residual = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))  # (N, channels, h, w)
-        x = self.relu(self.bn2(self.conv2(x)))  # (N, channels, h / stride, w / stride)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (N, channels, h, w)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)  # (N, channels, h / stride, w / stride)
         x = self.bn3(self.conv3(x))  # (N, 4 * channels, h / stride, w / stride)
-        return self.relu(x + residual)
+        return F.relu(x + residual, inplace=True)
 
 
 class ResNet(nn.Module):
@@ -133,9 +132,8 @@ class ResNet(nn.Module):
         self.rates = stage_rates(config)
         self.conv1 = nn.Conv2d(3, config.width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(config.width)
-        self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        in_channels = config.width
+        in_channels, stages = config.width, []
         for stage, rates in enumerate(self.rates):
             channels = config.width << stage
             stride = 2 if stage > 0 and 4 << stage <= config.output_stride else 1
@@ -143,7 +141,8 @@ class ResNet(nn.Module):
             for block_rates in rates:
                 blocks.append(block(in_channels, channels, stride=stride, rates=block_rates))
                 in_channels, stride = channels * block.expansion, 1
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.out_channels = in_channels
         self._initialise()
 
@@ -166,7 +165,7 @@ class ResNet(nn.Module):
         Returns:
             `(N, out_channels, ceil(H / S), ceil(W / S))`.
         """
-        x = self.relu(self.bn1(self.conv1(x)))  # (N, width, H / 2, W / 2)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (N, width, H / 2, W / 2)
         x = self.maxpool(x)  # (N, width, H / 4, W / 4)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)

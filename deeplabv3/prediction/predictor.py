@@ -11,7 +11,7 @@ from deeplabv3.data.images import Pixels, read_image
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.errors import OutputError
 from deeplabv3.files import make_dir
-from deeplabv3.model.checkpoint import model_from, read_checkpoint
+from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import choose_device, place
 from deeplabv3.prediction.render import colorize, overlay, save_picture, with_legend
@@ -51,7 +51,7 @@ def predict(config: PredictConfig) -> list[Path]:
     there = [path for result in results for path in result.paths if path.exists()]
     if there and not config.overwrite:
         raise OutputError(f"{there[0]} is there already; add --overwrite true to replace it, or choose another --out")
-    model, label_set = model_from(read_checkpoint(config.model), output_stride=config.output_stride)
+    model, label_set = load_model(config.model, output_stride=config.output_stride)
     model = place(model, device)
     make_dir(config.out)
     for path, result in track(list(zip(images, results, strict=True)), "predicting"):

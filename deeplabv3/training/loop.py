@@ -206,14 +206,15 @@ def _start(paths: RunPaths, config: TrainConfig) -> Checkpoint | None:
 def _entry(position: Position, rate: float, batches: Stopwatch, scores: Scores | None) -> dict[str, Any]:
     """What is recorded of a finished epoch."""
     updates = position.batch - position.num_skipped
+    validation = scores.to_json() if scores else {}
     return {
         "epoch": position.epoch + 1,
         "step": (position.epoch + 1) * position.batch,
         "learning_rate": rate,
         "train_loss": position.loss_sum / max(1, updates),
-        "val_loss": scores.loss if scores else None,
-        "miou": scores.miou if scores else None,
-        "class_iou": scores.to_json()["classScores"] if scores else None,
+        "val_loss": validation.get("loss"),
+        "miou": validation.get("averageScoreClasses"),
+        "class_iou": validation.get("classScores"),
         "num_skipped": position.num_skipped,
         "seconds": round(batches.seconds, 3),
         "speed": batches.summary(),

@@ -1,0 +1,87 @@
+"""What the tests share: a tiny data set, a tiny network, golden files."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from PIL import Image
+
+from deeplabv3.config import ModelConfig, Phase, TrainConfig
+from deeplabv3.data.streets import write_streets
+
+GOLDEN_DIR = Path(__file__).parent / "golden"
+REPOSITORY = Path(__file__).parent.parent
+
+settings.register_profile("everyday", derandomize=True, deadline=None, max_examples=50)
+settings.load_profile("everyday")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tests share two cores; the sums of one thread are also the same everywhere."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def streets(tmp_path_factory) -> Path:
+    """Six training and three validation scenes of 64x96; read only."""
+    root = tmp_path_factory.mktemp("data") / "streets"
+    write_streets(root, num_train=6, num_val=3, height=64, width=96, seed=1)
+    return root
+
+
+@pytest.fixture
+def tiny_config() -> ModelConfig:
+    """A whole DeepLab V3 of few channels."""
+    return ModelConfig(backbone="resnet18", width=8, aspp_channels=8, output_stride=16)
+
+
+@pytest.fixture
+def train_config(streets, tmp_path, tiny_config) -> TrainConfig:
+    """Four epochs of two steps on the tiny data set."""
+    return TrainConfig(
+        data_dir=streets,
+        run_dir=tmp_path / "run",
+        model=tiny_config,
+        backbone_weights="none",
+        phases=(Phase(epochs=3, learning_rate=0.05), Phase(epochs=1, learning_rate=0.01)),
+        batch_size=3,
+        crop_size=(32, 48),
+        photometric_distortion=True,
+        save_checkpoint_index=2,
+        device="cpu",
+    )
+
+
+@pytest.fixture
+def golden():
+    """Compare text with a stored file, or store it when GOLDEN_ACCEPT is set (`make golden`)."""
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDEN_DIR / name
+        if os.environ.get("GOLDEN_ACCEPT"):
+            path.write_text(text)
+        assert text == path.read_text(), f"{name} changed: look at it, then accept it with `make golden`"
+
+    return compare
+
+
+def write_frame(root: Path, name: str, image: np.ndarray, label_ids: np.ndarray | None, split: str = "train") -> Path:
+    """Write one frame in the Cityscapes layout and return its image's path."""
+    city = name.split("_")[0]
+    path = root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    if label_ids is not None:
+        label_path = root / "gtFine" / split / city / f"{name}_gtFine_labelIds.png"
+        label_path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(label_ids).save(label_path)
+    return path

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from deeplabv3.data.images import read_image, read_label
+from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX
+from deeplabv3.errors import DatasetError
+
+
+@pytest.fixture
+def picture(rng):
+    return rng.integers(0, 256, (9, 13, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "webp"])
+def test_lossless_formats_are_read_as_they_are(tmp_path, picture, suffix):
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(picture).save(path, lossless=True)
+    np.testing.assert_array_equal(read_image(path), picture)
+
+
+def test_jpeg(tmp_path):
+    Image.new("RGB", (8, 6), (200, 10, 30)).save(tmp_path / "a.jpg", quality=95)
+    assert abs(read_image(tmp_path / "a.jpg").astype(int) - [200, 10, 30]).max() < 6
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+def test_every_mode_becomes_rgb(tmp_path, picture, mode):
+    image = Image.fromarray(picture).convert(mode)
+    image.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.asarray(image.convert("RGB")))
+
+
+def test_sixteen_bits_become_eight(tmp_path):
+    Image.fromarray(np.array([[0, 255, 256, 65535]], np.uint16)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png")[0, :, 0].tolist() == [0, 0, 1, 255]
+
+
+def test_image_is_turned_as_a_viewer_turns_it(tmp_path, picture):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter to the right
+    Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.rot90(picture, -1))
+
+
+def test_label_ids_become_train_ids(tmp_path):
+    Image.fromarray(np.array([[7, 8, 0, 33]], np.uint8)).save(tmp_path / "a.png")
+    assert read_label(tmp_path / "a.png", CITYSCAPES).tolist() == [[0, 1, IGNORE_INDEX, 18]]
+
+
+def test_train_ids_stay(tmp_path):
+    Image.fromarray(np.array([[0, 18, 255]], np.uint8)).save(tmp_path / "a.png")
+    assert read_label(tmp_path / "a.png", CITYSCAPES, train_ids=True).tolist() == [[0, 18, 255]]
+
+
+@pytest.mark.parametrize(("value", "train_ids", "allowed"), [(34, False, "0-33"), (19, True, "0-18, 255")])
+def test_value_outside_the_table_is_named(tmp_path, value, train_ids, allowed):
+    Image.fromarray(np.array([[7, value]], np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(DatasetError, match=rf"a.png holds the value {value}.*\({allowed}\)"):
+        read_label(tmp_path / "a.png", CITYSCAPES, train_ids=train_ids)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16", "LA"])
+def test_label_with_another_mode_is_refused(tmp_path, mode):
+    Image.new(mode, (3, 2)).save(tmp_path / "a.png")
+    with pytest.raises(DatasetError, match=f"mode {mode}"):
+        read_label(tmp_path / "a.png", CITYSCAPES)
+
+
+def test_palette_label_is_read_by_its_indices(tmp_path):
+    image = Image.fromarray(np.array([[7, 8]], np.uint8), "L")
+    image.putpalette([9] * 768)
+    image.save(tmp_path / "a.png")
+    assert read_label(tmp_path / "a.png", CITYSCAPES).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n", b"GIF89a" + bytes(20)])
+def test_broken_file_is_one_error(tmp_path, content):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(DatasetError, match="a.png"):
+        read_image(tmp_path / "a.png")
+
+
+def test_missing_file_says_so(tmp_path):
+    with pytest.raises(DatasetError, match="No such file"):
+        read_image(tmp_path / "a.png")
+
+
+def test_other_formats_never_reach_a_decoder(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / "a.gif")
+    (tmp_path / "a.gif").rename(tmp_path / "a.png")
+    with pytest.raises(DatasetError, match="not one of PNG, JPEG"):
+        read_image(tmp_path / "a.png")
+
+
+def test_no_flipped_byte_changes_a_label_silently(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.tile(np.arange(34, dtype=np.uint8), (8, 1))).save(path)
+    content, right = path.read_bytes(), read_label(path, CITYSCAPES)
+    for position in range(len(content)):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 0x80]) + content[position + 1 :])
+        try:
+            label = read_label(path, CITYSCAPES)
+        except DatasetError:
+            continue
+        np.testing.assert_array_equal(label, right)
+
+
+def test_every_truncation_of_a_label_is_refused(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.tile(np.arange(34, dtype=np.uint8), (8, 1))).save(path)
+    content, right = path.read_bytes(), read_label(path, CITYSCAPES)
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        try:
+            label = read_label(path, CITYSCAPES)
+        except DatasetError:
+            continue
+        assert length >= len(content) - 12  # only the empty end chunk is missing
+        np.testing.assert_array_equal(label, right)

@@ -1,0 +1,93 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from deeplabv3.config import BACKBONES, ModelConfig
+from deeplabv3.errors import InputError
+from deeplabv3.model.deeplab import DeepLabV3
+
+
+@pytest.fixture
+def model(tiny_config):
+    torch.manual_seed(0)
+    return DeepLabV3(tiny_config)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (17, 33), (64, 64)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_logits_have_the_size_of_the_input(model, size, batch):
+    image = torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8)
+    assert model.eval()(image).shape == (batch, 19, *size)
+
+
+def test_uint8_and_float_pixels_are_the_same(model):
+    image = torch.randint(0, 256, (2, 3, 20, 30), dtype=torch.uint8)
+    assert torch.equal(model.eval()(image), model(image.float()))
+
+
+def test_pixels_are_normalised_inside(model):
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.eval()(torch.full((1, 3, 4, 4), 255, dtype=torch.uint8))
+    expected = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+    np.testing.assert_allclose(seen[0][0, :, 0, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_parameter_gets_a_gradient(backbone):
+    torch.manual_seed(0)
+    model = DeepLabV3(ModelConfig(backbone=backbone, width=4, aspp_channels=4, num_classes=3))
+    logits = model(torch.randint(0, 256, (2, 3, 40, 40), dtype=torch.uint8))
+    assert bool(logits.isfinite().all())
+    logits.square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.isfinite().all()), name
+
+
+def test_same_weights_run_at_another_output_stride(model, tiny_config):
+    finer = DeepLabV3(tiny_config.at_output_stride(8)).eval()
+    finer.load_state_dict(model.state_dict())
+    image = torch.randint(0, 256, (1, 3, 65, 97), dtype=torch.uint8)
+    assert finer.grid_logits(image).shape[-2:] == (9, 13)
+    assert model.eval().grid_logits(image).shape[-2:] == (5, 7)
+
+
+def test_atrous_consistency_of_the_whole_network(model, tiny_config):
+    """Without image pooling, whose mean is over another grid, logits at 8 subsampled are those at 16."""
+    config = replace(tiny_config, image_pooling=False)
+    coarse = DeepLabV3(config).double().eval()
+    fine = DeepLabV3(config.at_output_stride(8)).double().eval()
+    fine.load_state_dict(coarse.state_dict())
+    image = torch.rand(1, 3, 97, 129, dtype=torch.float64) * 255
+    with torch.inference_mode():
+        torch.testing.assert_close(fine.grid_logits(image)[..., ::2, ::2], coarse.grid_logits(image))
+
+
+def test_training_with_one_image_works(model):
+    assert model.train()(torch.zeros(1, 3, 17, 16)).shape == (1, 19, 17, 16)
+
+
+def test_training_with_one_grid_value_says_why(model):
+    with pytest.raises(InputError, match="at least 2 images, or more than 16 pixels"):
+        model.train()(torch.zeros(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 1, 8, 8), (0, 3, 8, 8), (1, 3, 0, 8)])
+def test_wrong_shape_is_named(model, shape):
+    with pytest.raises(InputError, match=r"\(N, 3, H, W\) is needed"):
+        model(torch.zeros(shape))
+
+
+def test_logits_are_float32_under_autocast(model):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.eval()(torch.zeros(1, 3, 8, 8)).dtype == torch.float32
+
+
+def test_state_dict_keys(golden):
+    with torch.device("meta"):
+        model = DeepLabV3(ModelConfig(backbone="resnet50"))
+    lines = [f"{name} {list(value.shape)}" for name, value in model.state_dict().items()]
+    golden("state_dict_resnet50.txt", "\n".join(lines) + "\n")

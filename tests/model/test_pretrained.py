@@ -1,0 +1,124 @@
+import hashlib
+
+import pytest
+import torch
+
+from deeplabv3.config import BACKBONES, ModelConfig
+from deeplabv3.errors import CheckpointError, InputError
+from deeplabv3.model import pretrained
+from deeplabv3.model.pretrained import FILES, backbone_file, load_backbone
+from deeplabv3.model.resnet import ResNet
+
+CONFIG = ModelConfig(backbone="resnet18", width=4)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A file in the form of torchvision's: plain tensors by name, with the ImageNet classifier."""
+    torch.manual_seed(1)
+    tensors = dict(ResNet(CONFIG).state_dict())
+    tensors |= {"fc.weight": torch.zeros(10, 32), "fc.bias": torch.zeros(10)}
+    path = tmp_path / "weights.pth"
+    torch.save(tensors, path)
+    return path
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch, weights):
+    """A server, as a folder, that has the file under a name with the right digits."""
+    digits = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
+    server = tmp_path / "server"
+    server.mkdir()
+    weights.rename(server / f"resnet18-{digits}.pth")
+    monkeypatch.setattr(pretrained, "BASE_URL", f"{server.as_uri()}/")
+    monkeypatch.setitem(FILES["imagenet"], "resnet18", f"resnet18-{digits}.pth")
+    monkeypatch.setenv("DEEPLABV3_CACHE", str(tmp_path / "cache"))
+    return server / f"resnet18-{digits}.pth"
+
+
+def test_every_depth_has_weights():
+    assert set(FILES["imagenet"]) == set(BACKBONES)
+
+
+def test_file_is_downloaded_once(published, tmp_path):
+    path = backbone_file("resnet18", "imagenet")
+    assert path.parent == tmp_path / "cache"
+    assert path.read_bytes() == published.read_bytes()
+    published.unlink()
+    assert backbone_file("resnet18", "imagenet") == path
+
+
+def test_cache_follows_the_users_settings(monkeypatch, tmp_path):
+    monkeypatch.delenv("DEEPLABV3_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert pretrained.cache_dir() == tmp_path / "deeplabv3"
+
+
+def test_without_network_the_message_says_which_file_goes_where(published, tmp_path):
+    published.unlink()
+    with pytest.raises(InputError, match="put it at .*cache/resnet18-.*--backbone-weights FILE.*none") as caught:
+        backbone_file("resnet18", "imagenet")
+    assert published.name in str(caught.value)
+    assert not list((tmp_path / "cache").glob("*.pth"))
+
+
+def test_damaged_download_is_refused(published):
+    published.write_bytes(published.read_bytes()[:-1] + b"x")
+    with pytest.raises(CheckpointError, match="is damaged: its SHA-256 starts with"):
+        backbone_file("resnet18", "imagenet")
+
+
+def test_local_file_is_taken_as_it_is(weights):
+    assert backbone_file("resnet18", str(weights)) == weights
+
+
+@pytest.mark.parametrize(
+    ("backbone", "name", "message"),
+    [
+        ("resnet18", "imagenet-v2", "no imagenet-v2 weights of resnet18; they exist for resnet50, resnet101"),
+        ("resnet18", "coco", "backbone_weights is 'coco'; give imagenet, imagenet-v2, none, or the path"),
+    ],
+)
+def test_unknown_weights(backbone, name, message):
+    with pytest.raises(InputError, match=message):
+        backbone_file(backbone, name)
+
+
+def test_backbone_gets_the_weights(weights):
+    torch.manual_seed(2)
+    backbone = ResNet(CONFIG)
+    load_backbone(backbone, weights)
+    stored = torch.load(weights, weights_only=True)
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, stored[name]), name
+
+
+def test_old_file_without_counters(weights):
+    stored = torch.load(weights, weights_only=True)
+    torch.save({name: value for name, value in stored.items() if "num_batches" not in name}, weights)
+    load_backbone(ResNet(CONFIG), weights)
+
+
+def test_weights_of_another_network(weights):
+    with pytest.raises(CheckpointError, match=r"does not fit this backbone: .*is missing.*more; give weights of its"):
+        load_backbone(ResNet(ModelConfig(backbone="resnet34", width=4)), weights)
+
+
+def test_weights_of_another_width(weights):
+    with pytest.raises(CheckpointError, match=r"conv1.weight is \(4, 3, 7, 7\) instead of \(8, 3, 7, 7\)"):
+        load_backbone(ResNet(ModelConfig(backbone="resnet18", width=8)), weights)
+
+
+class Harmful:
+    """What unpickling this would call."""
+
+    def __reduce__(self):
+        return (print, ("code was run",))
+
+
+@pytest.mark.parametrize("values", [{"a": Harmful()}, [torch.zeros(1)], {"a": 1}])
+def test_anything_but_named_tensors_is_refused(tmp_path, values, capsys):
+    torch.save(values, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"a\.pth"):
+        load_backbone(ResNet(CONFIG), tmp_path / "a.pth")
+    assert "code was run" not in capsys.readouterr().out

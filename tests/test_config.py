@@ -1,0 +1,110 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deeplabv3.config import (
+    DemoConfig,
+    EvaluateConfig,
+    ModelConfig,
+    Phase,
+    PredictConfig,
+    StreetsConfig,
+    TrainConfig,
+    config_fields,
+    from_record,
+    to_record,
+)
+from deeplabv3.errors import InputError
+
+CONFIGS = (
+    DemoConfig(),
+    EvaluateConfig(data_dir=Path("d"), model=Path("m")),
+    ModelConfig(multi_grid=(1, 2, 4)),
+    PredictConfig(inputs=("a.png",), model=Path("m")),
+    StreetsConfig(out=Path("o")),
+    TrainConfig(
+        data_dir=Path("d"), run_dir=Path("r"), labels=Path("l.yaml"), phases=(Phase(epochs=1, learning_rate=1),)
+    ),
+)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
+def test_record_round_trip(config):
+    assert from_record(type(config), to_record(config)) == config
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
+def test_record_has_every_field_once(config):
+    assert list(to_record(config)) == list(config_fields(type(config)))
+
+
+def test_defaults_are_the_original_protocol():
+    config = TrainConfig(data_dir=Path("d"), run_dir=Path("r"))
+    assert [(phase.epochs, phase.learning_rate) for phase in config.phases] == [(65, 1e-2), (5, 1e-3)]
+    assert (config.momentum, config.weight_decay, config.poly_power) == (0.9, 5e-4, 0.9)
+    assert (config.batch_size, config.crop_size, config.save_checkpoint_index) == (8, (768, 768), 5)
+    assert (config.model.backbone, config.model.output_stride) == ("resnet101", 16)
+
+
+@pytest.mark.parametrize(("stride", "rates"), [(8, (12, 24, 36)), (16, (6, 12, 18)), (32, (3, 6, 9))])
+def test_rates_follow_the_output_stride(stride, rates):
+    assert ModelConfig(output_stride=stride).aspp_rates == rates
+
+
+def test_explicit_rates_cover_the_same_pixels_at_another_stride():
+    config = ModelConfig(output_stride=16, atrous_rates=(4, 10))
+    assert config.at_output_stride(8).aspp_rates == (8, 20)
+    with pytest.raises(InputError, match="become fractions"):
+        replace(config, atrous_rates=(5,)).at_output_stride(32)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"backbone": "vgg16"}, "backbone is 'vgg16'; choose one of resnet18"),
+        ({"output_stride": 7}, "output_stride is 7; choose 8, 16 or 32"),
+        ({"multi_grid": (1, 2)}, "resnet101 has 3 blocks"),
+        ({"width": 0}, "width is 0"),
+        ({"atrous_rates": (0,)}, "each rate is at least 1"),
+        ({"aspp_channels": 0}, "aspp_channels is 0"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"num_classes": 0}, "num_classes is 0"),
+    ],
+)
+def test_impossible_model(changed, message):
+    with pytest.raises(InputError, match=message):
+        ModelConfig(**changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"phases": ()}, "at least one phase"),
+        ({"momentum": 1.0}, "momentum is 1.0"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"poly_power": -1.0}, "poly_power is -1.0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"eval_interval": 0}, "eval_interval is 0"),
+        ({"crop_size": (0, 5)}, "crop_size is"),
+        ({"scale_range": (2.0, 1.0)}, "scale_range is"),
+        ({"seed": -1}, "seed is -1"),
+        ({"precision": "float16"}, "precision is 'float16'"),
+        ({"num_workers": -1}, "num_workers is -1"),
+        ({"checkpoint_name": "{step}"}, "only {epoch}, {lr} and {wd}"),
+    ],
+)
+def test_impossible_training(changed, message):
+    with pytest.raises(InputError, match=message):
+        TrainConfig(data_dir=Path("d"), run_dir=Path("r"), **changed)
+
+
+@pytest.mark.parametrize("values", [{"epochs": 0, "learning_rate": 1}, {"epochs": 1, "learning_rate": 0}])
+def test_impossible_phase(values):
+    with pytest.raises(InputError, match="is 0"):
+        Phase(**values)
+
+
+def test_missing_value_is_named():
+    with pytest.raises(InputError, match="data_dir is missing"):
+        from_record(TrainConfig, {})

@@ -1,0 +1,339 @@
+"""The training loop on a tiny network: what it writes, that it resumes to the bit, what it refuses."""
+
+import csv
+import json
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from deeplabv3.config import ModelConfig, TrainConfig, from_record
+from deeplabv3.data.cityscapes import find_samples
+from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX
+from deeplabv3.data.loading import Batch, train_batches
+from deeplabv3.errors import CheckpointError, DatasetError, InputError, NonFiniteError, OutputError
+from deeplabv3.model.checkpoint import digest, read_checkpoint
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.training import loop
+from deeplabv3.training.loop import train, train_step
+from deeplabv3.training.schedule import learning_rate
+from deeplabv3.training.state import RunPaths
+from deeplabv3.training.stopping import Stopped
+from tests.conftest import write_frame
+
+CPU = torch.device("cpu")
+
+
+def timeless(history):
+    """A history without what depends on the clock."""
+    return [{name: value for name, value in entry.items() if name not in ("seconds", "speed")} for entry in history]
+
+
+def final_state(config):
+    checkpoint = read_checkpoint(RunPaths(config).last)
+    return digest(checkpoint.tensors, ""), timeless(checkpoint.record["position"]["history"])
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Send a signal to this process in the n-th training step, counted from 1."""
+
+    def arrange(step: int, number: int = signal.SIGINT) -> None:
+        real, count = loop.train_step, 0
+
+        def step_and_signal(*arguments):
+            nonlocal count
+            count += 1
+            loss = real(*arguments)
+            if count == step:
+                os.kill(os.getpid(), number)
+            return loss
+
+        monkeypatch.setattr(loop, "train_step", step_and_signal)
+
+    return arrange
+
+
+@pytest.fixture(scope="module")
+def whole_run(streets, tmp_path_factory):
+    """A run of four epochs that nothing interrupted."""
+    torch.set_num_threads(1)
+    config = make_config(streets, tmp_path_factory.mktemp("whole"))
+    return config, train(config)
+
+
+def make_config(streets, folder) -> TrainConfig:
+    model = ModelConfig(backbone="resnet18", width=8, aspp_channels=8)
+    return TrainConfig(
+        data_dir=streets,
+        run_dir=folder / "run",
+        model=model,
+        backbone_weights="none",
+        phases=loop_phases(),
+        batch_size=3,
+        crop_size=(32, 48),
+        photometric_distortion=True,
+        save_checkpoint_index=2,
+        device="cpu",
+    )
+
+
+def loop_phases():
+    record = {"phases": [{"epochs": 3, "learning_rate": 0.05}, {"epochs": 1, "learning_rate": 0.01}]}
+    return from_record(TrainConfig, {"data_dir": "d", "run_dir": "r", **record}).phases
+
+
+def test_run_folder_is_complete(whole_run):
+    config, history = whole_run
+    names = {str(path.relative_to(config.run_dir)) for path in config.run_dir.rglob("*") if path.is_file()}
+    checkpoints = {f"checkpoints/{name}.safetensors" for name in ("best", "last", "epoch_2", "epoch_4")}
+    assert names == {"config.yaml", "log.jsonl", "losses.csv", "losses.png"} | checkpoints
+    assert [json.loads(line) for line in (config.run_dir / "log.jsonl").read_text().splitlines()] == history
+    with (config.run_dir / "losses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["train_loss"]) for row in rows] == [entry["train_loss"] for entry in history]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+
+
+def test_history_has_losses_and_miou_of_every_epoch(whole_run):
+    _, history = whole_run
+    assert [entry["step"] for entry in history] == [2, 4, 6, 8]
+    assert [entry["learning_rate"] for entry in history] == [learning_rate(s, loop_phases(), 2) for s in (0, 2, 4, 6)]
+    for entry in history:
+        assert 0 < entry["train_loss"] < 10
+        assert 0 < entry["val_loss"] < 10
+        assert 0 <= entry["miou"] <= 1
+        assert set(entry["class_iou"]) == set(CITYSCAPES.names)
+
+
+def test_checkpoint_says_which_epoch_was_reached(whole_run):
+    config, _ = whole_run
+    position = read_checkpoint(config.run_dir / "checkpoints/epoch_2.safetensors").record["position"]
+    assert (position["epoch"], position["batch"], len(position["history"])) == (2, 0, 2)
+
+
+def test_best_checkpoint_is_the_best(whole_run):
+    config, history = whole_run
+    best = read_checkpoint(RunPaths(config).best).record["position"]
+    assert best["best_miou"] == max(entry["miou"] for entry in history)
+    assert best["history"][-1]["miou"] == best["best_miou"]
+
+
+def test_config_yaml_repeats_the_run(whole_run):
+    config, _ = whole_run
+    text = (config.run_dir / "config.yaml").read_text()
+    assert text.startswith("# to repeat this run: deeplabv3 train ")
+    assert from_record(TrainConfig, yaml.safe_load(text)) == replace(config, num_workers=0)
+
+
+def test_same_seed_is_the_same_run(whole_run, tmp_path):
+    config, _ = whole_run
+    again = replace(config, run_dir=tmp_path / "again", num_workers=1)
+    train(again)
+    assert final_state(again) == final_state(config)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 7, 8])
+def test_stopped_and_resumed_is_uninterrupted(whole_run, tmp_path, stop_at, step):
+    """Step 4 is 2+2 epochs; 2, 4 and 8 stop before a validation, odd ones within an epoch, 7 in the second phase."""
+    config = replace(whole_run[0], run_dir=tmp_path / "run")
+    stop_at(step)
+    with pytest.raises(Stopped, match=r"saved in .*last.safetensors") as stopped:
+        train(config)
+    assert stopped.value.exit_code == 130
+    train(replace(config, resume=True))
+    assert final_state(config) == final_state(whole_run[0])
+
+
+def test_two_stops_in_one_run(whole_run, tmp_path, stop_at):
+    config = replace(whole_run[0], run_dir=tmp_path / "run")
+    for _ in range(2):
+        stop_at(3, signal.SIGTERM)
+        with pytest.raises(Stopped) as stopped:
+            train(config)
+        assert stopped.value.exit_code == 143
+        config = replace(config, resume=True)
+    stop_at(-1)
+    train(config)
+    assert final_state(config) == final_state(whole_run[0])
+
+
+def test_stop_during_validation(whole_run, tmp_path, monkeypatch):
+    config = replace(whole_run[0], run_dir=tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "score_model", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(Stopped, match="stopped in epoch 1 of 4, batch 2 of 2"):
+            train(config)
+    train(replace(config, resume=True))
+    assert final_state(config) == final_state(whole_run[0])
+
+
+@pytest.mark.parametrize("part", ["model/", "optimizer/", "random/"])
+def test_resume_needs_every_part(whole_run, tmp_path, stop_at, monkeypatch, part):
+    """The comparison of the tests above fails as soon as one part is not restored."""
+    config = replace(whole_run[0], run_dir=tmp_path / "run")
+    stop_at(3)
+    with pytest.raises(Stopped):
+        train(config)
+    real = loop.restore
+
+    def forgetful(checkpoint, model, optimizer, device):
+        spoiled = {name: torch.zeros_like(v) for name, v in checkpoint.tensors.items() if name.startswith(part)}
+        if part == "random/":
+            spoiled = {"random/cpu": torch.Generator().manual_seed(9).get_state()}
+        return real(replace(checkpoint, tensors={**checkpoint.tensors, **spoiled}), model, optimizer, device)
+
+    monkeypatch.setattr(loop, "restore", forgetful)
+    train(replace(config, resume=True))
+    assert final_state(config) != final_state(whole_run[0])
+
+
+@pytest.mark.parametrize("part", ["epoch", "batch", "loss_sum", "history"])
+def test_resume_needs_the_position(whole_run, tmp_path, stop_at, monkeypatch, part):
+    config = replace(whole_run[0], run_dir=tmp_path / "run")
+    stop_at(3)
+    with pytest.raises(Stopped):
+        train(config)
+    real = loop.restore
+
+    def forgetful(*arguments):
+        position = real(*arguments)
+        setattr(position, part, getattr(loop.Position(), part))
+        return position
+
+    monkeypatch.setattr(loop, "restore", forgetful)
+    train(replace(config, resume=True))
+    assert final_state(config) != final_state(whole_run[0])
+
+
+def test_finished_run_resumes_to_itself(whole_run):
+    config, history = whole_run
+    before = final_state(config)
+    assert timeless(train(replace(config, resume=True))) == timeless(history)
+    assert final_state(config) == before
+
+
+def test_run_is_not_overwritten(whole_run):
+    config, _ = whole_run
+    with pytest.raises(InputError, match=r"last.safetensors is there already: add --resume to go on"):
+        train(config)
+
+
+def test_nothing_to_resume(train_config):
+    with pytest.raises(InputError, match="there is no run to resume"):
+        train(replace(train_config, resume=True))
+    assert not train_config.run_dir.exists()
+
+
+def test_resume_with_another_model_is_refused(whole_run):
+    config, _ = whole_run
+    with pytest.raises(CheckpointError, match="belongs to another model"):
+        train(replace(config, resume=True, model=replace(config.model, width=4)))
+
+
+def test_resume_with_other_values_says_so(whole_run, capsys):
+    config, _ = whole_run
+    train(replace(config, resume=True, momentum=0.5))
+    assert "goes on with other values than it began with: momentum 0.9 -> 0.5" in capsys.readouterr().err
+
+
+def test_validation_can_be_rarer(train_config):
+    history = train(replace(train_config, eval_interval=3))
+    assert [entry["miou"] is None for entry in history] == [True, True, False, False]
+
+
+def test_own_folders_and_names(train_config, tmp_path):
+    config = replace(
+        train_config,
+        phases=train_config.phases[1:],
+        checkpoint_dir=tmp_path / "c",
+        losses_dir=tmp_path / "l",
+        checkpoint_name="net_epoch{epoch}_lr{lr}_wd{wd}",
+    )
+    train(config)
+    kept = "net_epoch1_lr0.01_wd0.0005"
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {
+        f"{name}.safetensors" for name in ("best", "last", kept)
+    }
+    assert {path.name for path in (tmp_path / "l").iterdir()} == {"losses.csv", "losses.png", f"{kept}.png"}
+
+
+def test_all_ignored_batch_updates_nothing(tiny_config):
+    torch.manual_seed(0)
+    model = DeepLabV3(tiny_config).train()
+    before = digest(model.state_dict(), "")
+    batch = Batch(torch.zeros(2, 3, 20, 20, dtype=torch.uint8), torch.full((2, 20, 20), IGNORE_INDEX), ("a", "b"))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=1.0)
+    assert train_step(model, optimizer, batch, 1.0, 0, CPU, "float32") is None
+    assert digest(model.state_dict(), "") == before
+
+
+def test_run_with_only_ignored_pixels_is_finite(train_config, tmp_path, rng):
+    for split in ("train", "val"):
+        for index in range(3):
+            image = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+            write_frame(tmp_path / "d", f"a_000000_00000{index}", image, np.zeros((40, 50), np.uint8), split)
+    history = train(replace(train_config, data_dir=tmp_path / "d", phases=train_config.phases[1:]))
+    assert (history[0]["train_loss"], history[0]["num_skipped"]) == (0, 1)
+    assert history[0]["miou"] is None
+    assert history[0]["val_loss"] is None
+
+
+@pytest.mark.parametrize("where", ["weight", "gradient"])
+def test_non_finite_numbers_stop_before_the_update(tiny_config, where):
+    torch.manual_seed(0)
+    model = DeepLabV3(tiny_config).train()
+    if where == "weight":
+        with torch.no_grad():
+            model.classifier.bias[3] = float("nan")
+    else:
+        model.classifier.weight.register_hook(lambda gradient: gradient * float("inf"))
+    weights = digest({name: value for name, value in model.named_parameters() if "bias" not in name}, "")
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+    batch = Batch(torch.zeros(2, 3, 20, 20, dtype=torch.uint8), torch.zeros(2, 20, 20), ("street_a", "street_b"))
+    what = "loss is nan" if where == "weight" else "norm of the gradient is"
+    with pytest.raises(NonFiniteError, match=rf"step 7: the {what}.*street_a, street_b"):
+        train_step(model, optimizer, batch, 1.0, 7, CPU, "float32")
+    assert digest({name: value for name, value in model.named_parameters() if "bias" not in name}, "") == weights
+    assert not optimizer.state
+
+
+def test_golden_losses(streets, tmp_path, golden):
+    """Twenty steps in float64; a refactoring must not move the tenth digit."""
+    config = make_config(streets, tmp_path)
+    torch.manual_seed(0)
+    model = DeepLabV3(replace(config.model, dropout=0.0)).double().train()
+    generator = np.random.default_rng(0)
+    with torch.no_grad():  # initial values that no release of torch can change
+        for parameter in model.parameters():
+            if parameter.ndim == 4:
+                scale = (2 / parameter[0].numel()) ** 0.5
+                parameter.copy_(torch.from_numpy(generator.standard_normal(parameter.shape) * scale))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
+    samples = find_samples(streets, "train")
+    losses = []
+    for step in range(20):
+        batch = next(train_batches(samples, CITYSCAPES, config, step // 2, step % 2, pin_memory=False))
+        rate = learning_rate(step, loop_phases(), 5)
+        losses.append(train_step(model, optimizer, batch, rate, step, CPU, "float32"))
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+    golden("losses.txt", "".join(f"{step} {loss:.10f}\n" for step, loss in enumerate(losses)))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_data_set_is_looked_at_before_anything_is_written(train_config, tmp_path, split):
+    other = "val" if split == "train" else "train"
+    write_frame(tmp_path / "d", "a_000000_000000", np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), np.uint8), other)
+    with pytest.raises(DatasetError, match=f"leftImg8bit/{split}"):
+        train(replace(train_config, data_dir=tmp_path / "d"))
+    assert not train_config.run_dir.exists()
+
+
+def test_output_folder_that_cannot_be_made(train_config, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be made"):
+        train(replace(train_config, run_dir=tmp_path / "file" / "run"))

@@ -1,0 +1,42 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deeplabv3.config import ORIGINAL_PHASES, Phase
+from deeplabv3.training.schedule import learning_rate, num_epochs, phase_of_epoch
+
+PHASES = (Phase(epochs=3, learning_rate=0.1), Phase(epochs=2, learning_rate=0.01))
+
+
+@given(st.integers(0, 29), st.floats(0, 2))
+def test_rate_is_the_closed_form_in_the_first_phase(step, power):
+    assert learning_rate(step, PHASES, 10, power) == 0.1 * (1 - step / 30) ** power
+
+
+@given(st.integers(0, 19))
+def test_second_phase_starts_anew(step):
+    assert learning_rate(30 + step, PHASES, 10, 0.9) == 0.01 * (1 - step / 20) ** 0.9
+
+
+def test_rate_falls_within_a_phase():
+    rates = [learning_rate(step, PHASES, 10) for step in range(50)]
+    assert rates[:30] == sorted(rates[:30], reverse=True)
+    assert min(rates) > 0
+    assert rates[30] == 0.01
+
+
+def test_rate_behind_the_end_is_0():
+    assert learning_rate(50, PHASES, 10) == 0
+
+
+def test_original_protocol():
+    """65 epochs from 1e-2 and 5 from 1e-3, with the 371 steps of 2,975 images in batches of 8."""
+    assert num_epochs(ORIGINAL_PHASES) == 70
+    assert learning_rate(0, ORIGINAL_PHASES, 371) == 1e-2
+    assert learning_rate(65 * 371, ORIGINAL_PHASES, 371) == 1e-3
+    assert learning_rate(371 * 65 // 2, ORIGINAL_PHASES, 371) == pytest.approx(1e-2 * 0.5**0.9, rel=1e-3)
+
+
+@pytest.mark.parametrize(("epoch", "phase"), [(0, 0), (2, 0), (3, 1), (4, 1), (9, 1)])
+def test_phase_of_an_epoch(epoch, phase):
+    assert phase_of_epoch(epoch, PHASES) is PHASES[phase]
