@@ -155,6 +155,7 @@ class TrainConfig:
         run_dir: Folder of the run: config, log, losses, checkpoints.
         model: The network.
         labels: YAML file of own classes; null is Cityscapes.
+        ignored_classes: Names of classes that are neither trained nor scored, besides those the label set ignores.
         backbone_weights: Where the backbone starts: imagenet, imagenet-v2, a local file of ImageNet weights, or none.
         phases: Epochs and first learning rate of each phase.
         poly_power: Exponent of the poly schedule.
@@ -182,6 +183,7 @@ class TrainConfig:
     run_dir: Path
     model: ModelConfig = field(default_factory=ModelConfig)
     labels: Path | None = None
+    ignored_classes: tuple[str, ...] = ()
     backbone_weights: str = "imagenet"
     phases: tuple[Phase, ...] = ORIGINAL_PHASES
     poly_power: float = 0.9

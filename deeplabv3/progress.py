@@ -6,7 +6,10 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich import progress as bar
 
 Item = TypeVar("Item")
 
@@ -67,8 +70,8 @@ def track(items: Iterable[Item], description: str, total: int | None = None) -> 
             progress.advance()
 
 
-def _live_bar():  # type: ignore[no-untyped-def]  # rich is imported only where there is a terminal
-    from rich import progress as bar
+def _live_bar() -> bar.Progress:
+    from rich import progress as bar  # only where there is a terminal
     from rich.console import Console
 
     return bar.Progress(

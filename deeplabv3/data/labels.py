@@ -14,7 +14,8 @@ read from one YAML file:
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,26 @@ class LabelSet:
     def names(self) -> tuple[str, ...]:
         """Names by trainId."""
         return tuple(row.name for row in self.evaluated)
+
+    def without(self, names: Iterable[str]) -> LabelSet:
+        """The same table with some classes ignored; the trainIds above them move down.
+
+        Raises:
+            DatasetError: A name is not that of a trained class, or no class would be left.
+        """
+        dropped = set(names)
+        if not dropped:
+            return self
+        unknown = sorted(dropped - {row.name for row in self.classes if row.train_id != IGNORE_INDEX})
+        if unknown:
+            raise DatasetError(f"{self.name} trains no class {unknown[0]!r} to ignore; it has {', '.join(self.names)}")
+        kept = sorted({row.train_id for row in self.classes if row.name not in dropped} - {IGNORE_INDEX})
+        moved = {train_id: position for position, train_id in enumerate(kept)}
+        rows = [
+            replace(row, train_id=IGNORE_INDEX if row.name in dropped else moved.get(row.train_id, IGNORE_INDEX))
+            for row in self.classes
+        ]
+        return LabelSet(self.name, tuple(rows))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, as stored in checkpoints; `from_dict` reads them back."""

@@ -70,7 +70,9 @@ def class_iou(counts: Counts) -> npt.NDArray[np.float64]:
     """Intersection over union of each class, float64 `(K,)`; NaN where the union is empty."""
     right = np.diag(counts).astype(np.float64)
     union = counts.sum(0) + counts.sum(1) - right
-    return np.divide(right, union, out=np.full(len(counts), np.nan), where=union > 0)
+    iou = np.full(len(counts), np.nan)
+    np.divide(right, union, out=iou, where=union > 0)
+    return iou
 
 
 def _number(value: float) -> float | None:

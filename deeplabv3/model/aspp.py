@@ -85,4 +85,5 @@ class ASPP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Float `(N, in_channels, h, w)` to `(N, channels, h, w)`."""
         x = torch.cat([branch(x) for branch in self.branches], dim=1)  # (N, branches * channels, h, w)
-        return self.dropout(self.project(x))  # (N, channels, h, w)
+        x = self.dropout(self.project(x))  # (N, channels, h, w)
+        return x

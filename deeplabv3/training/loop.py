@@ -56,7 +56,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     """
     # 1. Set up: everything that can be wrong is found out before anything is written.
     device = choose_device(config.device)
-    label_set = read_label_set(config.labels) if config.labels else CITYSCAPES
+    label_set = (read_label_set(config.labels) if config.labels else CITYSCAPES).without(config.ignored_classes)
     train_samples, val_samples = find_samples(config.data_dir, "train"), find_samples(config.data_dir, "val")
     config = _completed(config, label_set, device)
     steps_per_epoch = len(batch_keys(len(train_samples), config, epoch=0))
