@@ -1,7 +1,7 @@
-"""The original command line of DeepLab V3 on Cityscapes, with every option having its effect.
+r"""The original command line of DeepLab V3 on Cityscapes, with every option having its effect.
 
     python main.py <dataset-folder> <model-checkpoint-folder> <losses-folder> --is-training-model
-    python main.py <dataset-folder> <model-checkpoint-folder> <losses-folder> --is-evaluating-model \\
+    python main.py <dataset-folder> <model-checkpoint-folder> <losses-folder> --is-evaluating-model \
         --checkpoint-path <name>
 
 Given neither --num-epochs nor --learning-rate, training runs the protocol behind the published score: 65 epochs from

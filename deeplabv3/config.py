@@ -56,7 +56,7 @@ class ModelConfig:
         output_stride: Input size over feature size: 8, 16 or 32. Smaller is finer, slower and needs more memory.
         multi_grid: Unit rates of the last stage's blocks, one a block, multiplied by the stage's rate: [1, 2, 4] at
             output stride 16 gives rates 2, 4, 8. Null is a plain stage.
-        width: Channels of the first stage; published weights have 64, smaller is faster.
+        width: Channels of the first stage, a multiple of 16; published weights have 64, smaller is faster.
         atrous_rates: Rates of the 3x3 convolutions of ASPP. Null follows the output stride: 6, 12, 18 at 16 and twice
             that at 8.
         aspp_channels: Channels of each ASPP branch and of the projection after them.
@@ -90,7 +90,10 @@ class ModelConfig:
             )
             ok = len(self.multi_grid) == blocks and min(self.multi_grid) >= 1
             require(ok, "multi_grid", list(self.multi_grid), allowed)
-        require(self.width >= 1, "width", self.width, "give at least 1; 64 is the published width")
+        # torch 2.13 on a CPU writes beyond its memory in the channels-last gradient of a strided 1x1 convolution of 8
+        # channels, so nothing narrower than 16 is let in; multiples of 16 are also what the kernels are fast at.
+        ok = self.width >= 16 and self.width % 16 == 0
+        require(ok, "width", self.width, "give a multiple of 16; 64 is the published width")
         if self.atrous_rates is not None:
             ok = all(rate >= 1 for rate in self.atrous_rates)
             require(ok, "atrous_rates", list(self.atrous_rates), "each rate is at least 1, as in [6, 12, 18]")

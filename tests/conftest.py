@@ -41,7 +41,7 @@ def streets(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny_config() -> ModelConfig:
     """A whole DeepLab V3 of few channels."""
-    return ModelConfig(backbone="resnet18", width=8, aspp_channels=8, output_stride=16)
+    return ModelConfig(backbone="resnet18", width=16, aspp_channels=8, output_stride=16)
 
 
 @pytest.fixture

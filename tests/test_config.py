@@ -65,7 +65,7 @@ def test_explicit_rates_cover_the_same_pixels_at_another_stride():
         ({"backbone": "vgg16"}, "backbone is 'vgg16'; choose one of resnet18"),
         ({"output_stride": 7}, "output_stride is 7; choose 8, 16 or 32"),
         ({"multi_grid": (1, 2)}, "resnet101 has 3 blocks"),
-        ({"width": 0}, "width is 0"),
+        ({"width": 8}, "width is 8; give a multiple of 16"),
         ({"atrous_rates": (0,)}, "each rate is at least 1"),
         ({"aspp_channels": 0}, "aspp_channels is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),

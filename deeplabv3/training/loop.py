@@ -70,7 +70,13 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     if start is None and config.backbone_weights != "none":
         load_backbone(model.backbone, backbone_file(config.model.backbone, config.backbone_weights))
     model = place(model, device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=0.0,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        fused=device.type in ("cpu", "cuda"),  # one pass over the weights instead of four
+    )
 
     # 3. Resume.
     position = Position() if start is None else restore(start, model, optimizer, device)

@@ -52,7 +52,8 @@ def test_any_size_can_be_drawn(height: int, width: int) -> None:
         assert scene.image.shape == (height, width, 3)
         assert scene.image.dtype == np.uint8
         assert scene.label_ids.shape == scene.instance_ids.shape == (height, width)
-        assert (scene.label_ids.dtype, scene.instance_ids.dtype) == (np.uint8, np.uint16)
+        assert scene.label_ids.dtype == np.uint8
+        assert scene.instance_ids.dtype == np.uint16
 
 
 def test_labels_are_ids_of_the_table(scenes: list[Scene]) -> None:

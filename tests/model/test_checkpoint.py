@@ -153,10 +153,10 @@ def test_loading_moves_no_random_state(saved_model):
 
 
 def test_checkpoint_of_another_model_is_refused(saved_model):
-    other = DeepLabV3(ModelConfig(backbone="resnet34", width=8, aspp_channels=8))
+    other = DeepLabV3(ModelConfig(backbone="resnet34", width=16, aspp_channels=8))
     with pytest.raises(CheckpointError, match=r"belongs to another model: backbone\S+ is missing"):
         load_weights(other, read_checkpoint(saved_model[0]))
-    other = DeepLabV3(ModelConfig(backbone="resnet18", width=8, aspp_channels=8, num_classes=4))
+    other = DeepLabV3(ModelConfig(backbone="resnet18", width=16, aspp_channels=8, num_classes=4))
     with pytest.raises(CheckpointError, match=r"classifier.weight is \(19, 8, 1, 1\) instead of \(4, 8, 1, 1\)"):
         load_weights(other, read_checkpoint(saved_model[0]))
 

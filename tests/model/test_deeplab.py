@@ -38,7 +38,7 @@ def test_pixels_are_normalised_inside(model):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_parameter_gets_a_gradient(backbone):
     torch.manual_seed(0)
-    model = DeepLabV3(ModelConfig(backbone=backbone, width=4, aspp_channels=4, num_classes=3))
+    model = DeepLabV3(ModelConfig(backbone=backbone, width=16, aspp_channels=4, num_classes=3))
     logits = model(torch.randint(0, 256, (2, 3, 40, 40), dtype=torch.uint8))
     assert bool(logits.isfinite().all())
     logits.square().mean().backward()

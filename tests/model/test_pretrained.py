@@ -9,7 +9,7 @@ from deeplabv3.model import pretrained
 from deeplabv3.model.pretrained import FILES, backbone_file, load_backbone
 from deeplabv3.model.resnet import ResNet
 
-CONFIG = ModelConfig(backbone="resnet18", width=4)
+CONFIG = ModelConfig(backbone="resnet18", width=16)
 
 
 @pytest.fixture
@@ -101,12 +101,12 @@ def test_old_file_without_counters(weights):
 
 def test_weights_of_another_network(weights):
     with pytest.raises(CheckpointError, match=r"does not fit this backbone: .*is missing.*more; give weights of its"):
-        load_backbone(ResNet(ModelConfig(backbone="resnet34", width=4)), weights)
+        load_backbone(ResNet(ModelConfig(backbone="resnet34", width=16)), weights)
 
 
 def test_weights_of_another_width(weights):
-    with pytest.raises(CheckpointError, match=r"conv1.weight is \(4, 3, 7, 7\) instead of \(8, 3, 7, 7\)"):
-        load_backbone(ResNet(ModelConfig(backbone="resnet18", width=8)), weights)
+    with pytest.raises(CheckpointError, match=r"conv1.weight is \(16, 3, 7, 7\) instead of \(32, 3, 7, 7\)"):
+        load_backbone(ResNet(ModelConfig(backbone="resnet18", width=32)), weights)
 
 
 class Harmful:

@@ -23,7 +23,7 @@ def features(config: ModelConfig, output_stride: int, image: torch.Tensor) -> to
 IMAGE = torch.randn(1, 3, 97, 129, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("backbone", "width"), [("resnet18", 8), ("resnet50", 4)])
+@pytest.mark.parametrize(("backbone", "width"), [("resnet18", 16), ("resnet50", 16)])
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "multi_grid"])
 def test_features_at_8_subsampled_are_those_at_16(backbone, width, plain):
     multi_grid = None if plain else (1, 2, 4)[: 2 if backbone == "resnet18" else 3]
@@ -32,7 +32,7 @@ def test_features_at_8_subsampled_are_those_at_16(backbone, width, plain):
     torch.testing.assert_close(fine[..., ::2, ::2], coarse, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("backbone", "width"), [("resnet18", 8), ("resnet50", 4)])
+@pytest.mark.parametrize(("backbone", "width"), [("resnet18", 16), ("resnet50", 16)])
 def test_features_at_16_subsampled_are_those_at_32(backbone, width):
     config = ModelConfig(backbone=backbone, width=width)
     fine, coarse = features(config, 16, IMAGE), features(config, 32, IMAGE)
@@ -41,7 +41,7 @@ def test_features_at_16_subsampled_are_those_at_32(backbone, width):
 
 def test_consistency_test_can_fail():
     """A first block that takes the new rate, as in other implementations, breaks the property."""
-    config = ModelConfig(backbone="resnet18", width=8)
+    config = ModelConfig(backbone="resnet18", width=16)
     fine = features(replace(config, multi_grid=(1, 1)), 16, IMAGE)
     assert not torch.allclose(fine[..., ::2, ::2], features(config, 32, IMAGE))
 
@@ -60,7 +60,7 @@ def test_rates_of_the_last_stages(stride, multi_grid, third, fourth):
     config = ModelConfig(backbone="resnet50", output_stride=stride, multi_grid=multi_grid)
     rates = [[first for first, _ in stage] for stage in stage_rates(config)]
     assert rates == [[1] * 3, [1] * 4, third, fourth]
-    net = ResNet(replace(config, width=2))
+    net = ResNet(replace(config, width=16))
     assert [block.conv2.dilation[0] for block in net.layer4] == fourth
     assert "| " + " ".join(map(str, fourth)) in repr(net)
 
@@ -68,8 +68,8 @@ def test_rates_of_the_last_stages(stride, multi_grid, third, fourth):
 @pytest.mark.parametrize("stride", [8, 16, 32])
 @pytest.mark.parametrize("size", [(1, 1), (33, 50), (64, 96)])
 def test_grid_is_the_size_over_the_stride_rounded_up(stride, size):
-    net = ResNet(ModelConfig(backbone="resnet18", width=2, output_stride=stride)).eval()
-    assert net(torch.zeros(1, 3, *size)).shape == (1, 16, -(-size[0] // stride), -(-size[1] // stride))
+    net = ResNet(ModelConfig(backbone="resnet18", width=16, output_stride=stride)).eval()
+    assert net(torch.zeros(1, 3, *size)).shape == (1, 128, -(-size[0] // stride), -(-size[1] // stride))
 
 
 @pytest.mark.parametrize(("backbone", "channels"), [("resnet18", 512), ("resnet34", 512), ("resnet50", 2048)])

@@ -21,7 +21,7 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training import loop
 from deeplabv3.training.loop import train, train_step
 from deeplabv3.training.schedule import learning_rate
-from deeplabv3.training.state import RunPaths
+from deeplabv3.training.state import Position, RunPaths, restore
 from deeplabv3.training.stopping import Stopped
 from tests.conftest import write_frame
 
@@ -67,7 +67,7 @@ def whole_run(streets, tmp_path_factory):
 
 
 def make_config(streets, folder) -> TrainConfig:
-    model = ModelConfig(backbone="resnet18", width=8, aspp_channels=8)
+    model = ModelConfig(backbone="resnet18", width=16, aspp_channels=8)
     return TrainConfig(
         data_dir=streets,
         run_dir=folder / "run",
@@ -179,13 +179,12 @@ def test_resume_needs_every_part(whole_run, tmp_path, stop_at, monkeypatch, part
     stop_at(3)
     with pytest.raises(Stopped):
         train(config)
-    real = loop.restore
 
     def forgetful(checkpoint, model, optimizer, device):
         spoiled = {name: torch.zeros_like(v) for name, v in checkpoint.tensors.items() if name.startswith(part)}
         if part == "random/":
             spoiled = {"random/cpu": torch.Generator().manual_seed(9).get_state()}
-        return real(replace(checkpoint, tensors={**checkpoint.tensors, **spoiled}), model, optimizer, device)
+        return restore(replace(checkpoint, tensors={**checkpoint.tensors, **spoiled}), model, optimizer, device)
 
     monkeypatch.setattr(loop, "restore", forgetful)
     train(replace(config, resume=True))
@@ -198,11 +197,10 @@ def test_resume_needs_the_position(whole_run, tmp_path, stop_at, monkeypatch, pa
     stop_at(3)
     with pytest.raises(Stopped):
         train(config)
-    real = loop.restore
 
     def forgetful(*arguments):
-        position = real(*arguments)
-        setattr(position, part, getattr(loop.Position(), part))
+        position = restore(*arguments)
+        setattr(position, part, getattr(Position(), part))
         return position
 
     monkeypatch.setattr(loop, "restore", forgetful)
@@ -232,7 +230,7 @@ def test_nothing_to_resume(train_config):
 def test_resume_with_another_model_is_refused(whole_run):
     config, _ = whole_run
     with pytest.raises(CheckpointError, match="belongs to another model"):
-        train(replace(config, resume=True, model=replace(config.model, width=4)))
+        train(replace(config, resume=True, model=replace(config.model, width=32)))
 
 
 def test_resume_with_other_values_says_so(whole_run, capsys):

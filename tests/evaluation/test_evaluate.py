@@ -1,0 +1,95 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from deeplabv3.config import EvaluateConfig
+from deeplabv3.data.cityscapes import find_samples, read_sample
+from deeplabv3.data.images import read_label_values
+from deeplabv3.data.labels import CITYSCAPES
+from deeplabv3.errors import CheckpointError, DatasetError
+from deeplabv3.evaluation.confusion import count_pixels
+from deeplabv3.evaluation.evaluate import evaluate
+from deeplabv3.model.checkpoint import load_model
+from deeplabv3.prediction.predictor import predict_image
+from deeplabv3.report.tables import score_table
+from deeplabv3.training.loop import train
+from tests.conftest import write_frame
+
+
+@pytest.fixture
+def config(train_config, tmp_path):
+    """A network of one epoch, to be scored."""
+    train(replace(train_config, phases=train_config.phases[1:]))
+    return EvaluateConfig(
+        data_dir=train_config.data_dir, model=train_config.run_dir / "checkpoints/last.safetensors", device="cpu"
+    )
+
+
+def test_scores_are_those_of_predicting_frame_by_frame(config):
+    scores = evaluate(config)
+    model, labels = load_model(config.model)
+    counts = sum(
+        count_pixels(label, predict_image(model, image), 19)
+        for image, label in (read_sample(sample, labels) for sample in find_samples(config.data_dir, "val"))
+    )
+    np.testing.assert_array_equal(scores.counts, counts)
+    assert scores.num_frames == 3
+
+
+def test_scores_do_not_depend_on_the_batch_size(config):
+    np.testing.assert_array_equal(evaluate(config).counts, evaluate(replace(config, batch_size=2)).counts)
+
+
+def test_loss_is_the_mean_over_all_counted_pixels(config):
+    model, labels = load_model(config.model)
+    losses = []
+    for sample in find_samples(config.data_dir, "val"):
+        image, label = read_sample(sample, labels)
+        logits = model(torch.from_numpy(image.copy()).permute(2, 0, 1)[None])[0].detach().double().log_softmax(0)
+        for train_id in range(19):
+            losses.append(-logits[train_id][torch.from_numpy(label == train_id)])
+    assert evaluate(config).loss == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
+
+
+def test_another_output_stride_has_its_effect(config):
+    assert (evaluate(config).counts != evaluate(replace(config, output_stride=8)).counts).any()
+
+
+def test_scores_as_json(config, tmp_path):
+    scores = evaluate(replace(config, out=tmp_path / "new" / "scores.json"))
+    record = json.loads((tmp_path / "new" / "scores.json").read_text())
+    assert record["averageScoreClasses"] == scores.miou
+    assert np.array(record["confusionMatrix"]).sum() == scores.counts.sum()
+
+
+def test_predictions_are_written_on_request(config, tmp_path):
+    evaluate(replace(config, predictions_dir=tmp_path / "p"))
+    sample = find_samples(config.data_dir, "val")[0]
+    model, _ = load_model(config.model)
+    written = read_label_values(tmp_path / "p" / "labelIds" / f"{sample.name}.png")
+    expected = CITYSCAPES.id_of_train_id[predict_image(model, read_sample(sample, CITYSCAPES)[0])]
+    np.testing.assert_array_equal(written, expected)
+    assert len(list((tmp_path / "p" / "overlay").iterdir())) == 3
+
+
+def test_table_for_people(config):
+    table = score_table(evaluate(config))
+    assert "mIoU" in table
+    assert all(name in table for name in CITYSCAPES.names)
+
+
+def test_missing_checkpoint(config, tmp_path):
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        evaluate(replace(config, model=tmp_path / "none.safetensors"))
+
+
+def test_broken_frame_is_named(config, tmp_path, rng):
+    path = write_frame(tmp_path, "a_000000_000000", rng.integers(0, 9, (8, 8, 3), dtype=np.uint8), None, "val")
+    label = tmp_path / "gtFine/val/a/a_000000_000000_gtFine_labelIds.png"
+    label.parent.mkdir(parents=True)
+    label.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(DatasetError, match="a_000000_000000_gtFine_labelIds.png"):
+        evaluate(replace(config, data_dir=tmp_path))

@@ -1,0 +1,128 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deeplabv3.config import PredictConfig, to_record
+from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX
+from deeplabv3.errors import DatasetError, InputError, OutputError
+from deeplabv3.model.checkpoint import write_checkpoint
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.prediction.predictor import predict, predict_image
+from deeplabv3.prediction.render import class_shares, colorize, overlay, with_legend
+from deeplabv3.prediction.sources import find_images, result_stems
+
+
+def stored(path):
+    with Image.open(path) as image:
+        return image.mode, np.asarray(image)
+
+
+@pytest.fixture
+def folder(tmp_path, rng):
+    """Images of several sizes and formats in a tree."""
+    for name, size in {"b.png": (20, 30), "a.jpg": (33, 17), "deep/c_leftImg8bit.png": (1, 1)}.items():
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+    (tmp_path / "in" / "notes.txt").touch()
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def config(tmp_path, folder, tiny_config):
+    torch.manual_seed(0)
+    tensors = {f"model/{name}": value for name, value in DeepLabV3(tiny_config).state_dict().items()}
+    record = {"model": to_record(tiny_config), "labels": CITYSCAPES.to_dict()}
+    write_checkpoint(tmp_path / "net.safetensors", tensors, record)
+    return PredictConfig(inputs=(str(folder),), model=tmp_path / "net.safetensors", out=tmp_path / "out", device="cpu")
+
+
+def test_files_folders_and_patterns_are_found_once(folder):
+    found = find_images([str(folder / "b.png"), str(folder), str(folder / "*.jpg")])
+    assert [path.name for path in found] == ["b.png", "a.jpg", "c_leftImg8bit.png"]
+    assert [path.name for path in find_images([str(folder / "**" / "*.png")])] == ["b.png", "c_leftImg8bit.png"]
+
+
+@pytest.mark.parametrize("text", ["nothing", "nothing/*.png"])
+def test_input_that_names_nothing(tmp_path, text):
+    with pytest.raises(InputError, match=f"no image is found for '{tmp_path}/nothing.*give a file"):
+        find_images([str(tmp_path / text)])
+
+
+def test_results_are_named_after_their_image(tmp_path):
+    paths = [tmp_path / name for name in ("a/x.png", "b/x.png", "b/y_leftImg8bit.png")]
+    assert result_stems(paths) == ["a_x", "b_x", "y"]
+    with pytest.raises(InputError, match="would both be written as a_x.png"):
+        result_stems([tmp_path / "a/x.png", tmp_path / "a/x.jpg"])
+
+
+def test_every_frame_keeps_its_size(config):
+    predict(config)
+    for name, size in {"b": (20, 30), "a": (33, 17), "c": (1, 1)}.items():
+        for kind in ("labelIds", "color"):
+            assert stored(config.out / kind / f"{name}.png")[1].shape[:2] == size
+
+
+def test_overlay_without_legend_has_the_frames_size(config):
+    predict(replace(config, legend=False))
+    assert stored(config.out / "overlay" / "a.png")[1].shape == (33, 17, 3)
+
+
+def test_label_ids_and_colours_agree(config, folder):
+    predict(config)
+    mode, ids = stored(config.out / "labelIds" / "b.png")
+    _, color = stored(config.out / "color" / "b.png")
+    assert mode == "L"
+    palette = {row.id: row.color for row in CITYSCAPES.evaluated}
+    np.testing.assert_array_equal(color, [[palette[value] for value in row] for row in ids.tolist()])
+
+
+def test_nothing_is_overwritten_unasked(config):
+    predict(config)
+    with pytest.raises(OutputError, match="is there already; add --overwrite"):
+        predict(config)
+    predict(replace(config, overwrite=True))
+
+
+def test_broken_image_is_named(config, folder):
+    (folder / "b.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError, match="b.png"):
+        predict(config)
+
+
+def test_prediction_is_the_most_likely_class(tiny_config, rng):
+    torch.manual_seed(0)
+    model = DeepLabV3(tiny_config).eval()
+    image = rng.integers(0, 256, (19, 23, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(image).permute(2, 0, 1)[None])
+    np.testing.assert_array_equal(predict_image(model, image), logits[0].argmax(0).numpy())
+
+
+def test_colours_are_the_official_palette():
+    prediction = np.array([[0, 18, IGNORE_INDEX]], np.uint8)
+    assert colorize(prediction, CITYSCAPES).tolist() == [[[128, 64, 128], [119, 11, 32], [0, 0, 0]]]
+
+
+@pytest.mark.parametrize(("opacity", "expected"), [(0.0, 100), (0.5, 150), (1.0, 200)])
+def test_opacity(opacity, expected):
+    image, color = np.full((2, 2, 3), 100, np.uint8), np.full((2, 2, 3), 200, np.uint8)
+    assert (overlay(image, color, opacity) == expected).all()
+
+
+def test_legend_leaves_the_picture_alone(rng):
+    picture = rng.integers(0, 256, (40, 300, 3), dtype=np.uint8)
+    prediction = rng.integers(0, 19, (40, 300), dtype=np.uint8)
+    page = with_legend(picture, prediction, CITYSCAPES)
+    np.testing.assert_array_equal(page[:40, :300], picture)
+    for train_id in range(19):
+        assert (page[40:] == CITYSCAPES.palette[train_id]).all(-1).any()
+
+
+def test_shares_add_up_and_leave_out_ignored_pixels():
+    shares = class_shares(np.array([3, 3, 3, 1, IGNORE_INDEX], np.uint8), CITYSCAPES)
+    assert shares == {3: 0.75, 1: 0.25}
+    assert list(shares) == [3, 1]

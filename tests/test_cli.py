@@ -1,0 +1,182 @@
+"""The command as a user types it: real processes for what leaves the process, calls for the rest."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deeplabv3 import __version__
+from deeplabv3.cli import RECIPES_DIR, VERBS, main, make_parser, parse
+from deeplabv3.config import Phase, TrainConfig
+from deeplabv3.errors import InputError
+
+TINY = [
+    *("--backbone", "resnet18", "--width", "16", "--aspp-channels", "8", "--backbone-weights", "none"),
+    *("--phases", "[{epochs: 1, learning_rate: 0.05}]", "--crop-size", "[32, 48]", "--batch-size", "3"),
+    *("--device", "cpu"),
+]
+
+
+def deeplabv3(*words: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "deeplabv3", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def test_streets_train_evaluate_predict(tmp_path):
+    """The way of a new user from nothing to pictures."""
+    data, run = tmp_path / "streets", tmp_path / "run"
+    model = run / "checkpoints" / "best.safetensors"
+    for words in (
+        ("streets", data, "--num-train", 3, "--num-val", 2, "--height", 48, "--width", 96),
+        ("train", data, run, *TINY),
+        ("evaluate", data, "--model", model, "--output-stride", 8, "--out", tmp_path / "scores.json"),
+        ("predict", data / "leftImg8bit" / "val", "--model", model, "--out", tmp_path / "pictures"),
+    ):
+        result = deeplabv3(*words)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout
+    assert json.loads((tmp_path / "scores.json").read_text())["numFrames"] == 2
+    assert len(list((tmp_path / "pictures" / "overlay").iterdir())) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_process_says_how_to_go_on(streets, tmp_path, number):
+    run = tmp_path / "run"
+    words = ["train", str(streets), str(run), *TINY, "--phases", "[{epochs: 500, learning_rate: 0.05}]"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deeplabv3", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not (run / "log.jsonl").exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "saved in" in errors
+    assert errors.strip().endswith("go on with the same command and --resume")
+    epochs = len((run / "log.jsonl").read_text().splitlines())
+    more = ["--phases", f"[{{epochs: {epochs + 1}, learning_rate: 0.05}}]", "--resume"]
+    resumed = deeplabv3(*words, *more)
+    assert resumed.returncode == 0
+    assert f"epoch {epochs + 1}/{epochs + 1}" in resumed.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fly"], "there is no verb 'fly'; choose one of demo, streets, train"),
+        (["train", "{tmp}/none", "{tmp}/run"], "there is no folder {tmp}/none; give the one that holds leftImg8bit/"),
+        (["train", "{streets}", "{tmp}/run", "--backbone", "vgg16"], "backbone is 'vgg16'; choose one of resnet18"),
+        (["train", "{streets}", "{tmp}/run", "--output-stride", "7"], "output_stride is 7; choose 8, 16 or 32"),
+        (["train", "{streets}", "{tmp}/run", "--batch-size", "many"], "--batch-size: Expected a <class 'int'>"),
+        (["train", "{streets}", "{tmp}/run", "--batch-size", "99"], "batch_size is 99 and the training split has 6"),
+        (["train", "{streets}", "{tmp}/run", "--speed", "9"], "unrecognized arguments: --speed 9"),
+        (["train", "{streets}"], "the following arguments are required: run_dir"),
+        (["train", "{streets}", "{tmp}/run", "--device", "tpu"], "device is 'tpu'; this machine has"),
+        (["train", "{streets}", "{tmp}/file/run", *TINY], "the folder {tmp}/file/run cannot be made: Not a directory"),
+        (["train", "{streets}", "{tmp}/run", "--labels", "{tmp}/no.yaml"], "label set {tmp}/no.yaml cannot be read"),
+        (["train", "{streets}", "{tmp}/run", "--ignored-classes", "[moon]"], "trains no class 'moon' to ignore"),
+        (["train", "{streets}", "{tmp}/run", "--config", "{tmp}/no.yaml"], "no.yaml"),
+        (["evaluate", "{streets}", "--model", "{tmp}/no.safetensors"], "there is no checkpoint {tmp}/no.safetensors"),
+        (["evaluate", "{streets}", "--model", "{tmp}/file"], "{tmp}/file is not a whole safetensors file"),
+        (["predict", "{tmp}/none.png", "--model", "{tmp}/file"], "no image is found for '{tmp}/none.png'"),
+        (["predict", "--model", "{tmp}/file"], "the following arguments are required: inputs"),
+        (["streets", "{streets}"], "already holds a data set"),
+        (["demo", "--out", "{tmp}"], "{tmp} is there already; remove it, or choose another folder"),
+    ],
+)
+def test_mistake_is_one_line_and_exit_code_2(streets, tmp_path, capsys, words, message):
+    (tmp_path / "file").write_text("not a checkpoint")
+    before = sorted(tmp_path.rglob("*"))
+    places = {"{tmp}": str(tmp_path), "{streets}": str(streets)}
+    for name, path in places.items():
+        words, message = [word.replace(name, path) for word in words], message.replace(name, path)
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("deeplabv3")
+    assert ": error: " in err
+    assert err.count("\n") == 1
+    assert message in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_mistake_in_a_real_process(tmp_path):
+    result = deeplabv3("train", tmp_path / "none", tmp_path / "run")
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_flags_are_a_reviewed_list(golden):
+    lines = []
+    for verb in VERBS:
+        flags = sorted(flag for action in make_parser(verb)._actions for flag in action.option_strings)
+        lines.append(" ".join([verb, *VERBS[verb].positional, *(flag.replace("_", "-") for flag in flags)]))
+    golden("flags.txt", "\n".join(lines) + "\n")
+
+
+def test_flags_with_hyphens_and_underscores_are_one():
+    for flag in ("--batch-size", "--batch_size"):
+        assert parse("train", ["d", "r", flag, "3"]).batch_size == 3
+    assert parse("train", ["d", "r", "--batch-size=3"]).batch_size == 3
+
+
+@pytest.mark.parametrize(("words", "expected"), [([], False), (["--resume"], True), (["--resume", "false"], False)])
+def test_switch_needs_no_value(words, expected):
+    assert parse("train", [*words, "d", "r"]).resume is expected
+
+
+def test_flags_override_the_config_file(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("batch_size: 5\nseed: 7\nphases: [{epochs: 3, learning_rate: 1e-3}]\noutput_stride: 8\n")
+    config = parse("train", ["d", "r", "--config", str(path), "--seed", "9"])
+    assert (config.batch_size, config.seed, config.model.output_stride) == (5, 9, 8)
+    assert config.phases == (Phase(epochs=3, learning_rate=1e-3),)
+
+
+def test_printed_config_is_a_config_file(tmp_path, capsys):
+    words = ["d", "r", "--batch-size", "3", "--atrous-rates", "[2, 4]"]
+    with pytest.raises(SystemExit):
+        parse("train", [*words, "--print_config"])
+    (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
+    assert parse("train", ["d", "r", "--config", str(tmp_path / "printed.yaml")]) == parse("train", words)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES_DIR.glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipe_is_complete_and_found_by_name(path):
+    given = yaml.safe_load(path.read_text())
+    config = parse("train", ["d", "r", "--config", path.stem])
+    assert isinstance(config, TrainConfig)
+    everything = {item for item in vars(make_parser("train").get_defaults()) if item not in ("config", "help")}
+    places = {"data_dir", "run_dir", "checkpoint_dir", "losses_dir", "resume", "device", "num_workers"}
+    assert everything - places <= set(given)
+
+
+def test_unknown_key_in_a_config_file(tmp_path):
+    (tmp_path / "a.yaml").write_text("bach_size: 3\n")
+    with pytest.raises(InputError, match="bach_size"):
+        parse("train", ["d", "r", "--config", str(tmp_path / "a.yaml")])
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"deeplabv3 {__version__}\n"
+
+
+def test_no_verb_shows_the_help(capsys):
+    assert main([]) == 2
+    text = capsys.readouterr().out
+    assert all(verb in text for verb in VERBS)
+
+
+def test_environment_is_left_alone():
+    before = dict(os.environ)
+    parse("train", ["d", "r"])
+    assert dict(os.environ) == before
+    assert Path(RECIPES_DIR).is_dir()
