@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from deeplabv3.cli import guarded, run_evaluate, run_train
 from deeplabv3.config import ORIGINAL_PHASES, EvaluateConfig, ModelConfig, Phase, TrainConfig
-from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX, LabelSet
+from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX
 from deeplabv3.errors import CheckpointError, InputError
 
 NAME = "deeplabv3_epoch{epoch}_lr{lr}_wd{wd}"
@@ -123,13 +123,13 @@ def evaluate_config(options: argparse.Namespace) -> EvaluateConfig:
     Raises:
         InputError: No checkpoint is named, or it was trained on other classes than the options say.
     """
-    from deeplabv3.model.checkpoint import SUFFIX, read_checkpoint
+    from deeplabv3.model.checkpoint import SUFFIX, label_set_of, read_checkpoint
 
     if options.checkpoint_path is None:
         raise InputError("no checkpoint is named; add --checkpoint-path NAME, a file of the folder without its ending")
-    path = options.model_checkpoint_folder / f"{options.checkpoint_path}{SUFFIX}"
+    path = options.model_checkpoint_folder / f"{options.checkpoint_path.removesuffix(SUFFIX)}{SUFFIX}"
     wanted = CITYSCAPES.without(ignored_classes(options.num_classes, options.ignore_index))
-    trained = LabelSet.from_dict(read_checkpoint(path).record["labels"])
+    trained = label_set_of(read_checkpoint(path))
     if trained != wanted:
         raise CheckpointError(
             f"{path} was trained on {', '.join(trained.names)}; --num-classes {options.num_classes} and --ignore-index "
@@ -144,6 +144,7 @@ def evaluate_config(options: argparse.Namespace) -> EvaluateConfig:
         device=options.device,
         out=results / "scores.json",
         predictions_dir=results,
+        overwrite=True,  # results of one checkpoint replace those of the same name, as in the original
     )
 
 

@@ -16,11 +16,9 @@ from deeplabv3.config import (
     PredictConfig,
     StreetsConfig,
     TrainConfig,
-    config_fields,
-    from_record,
-    to_record,
 )
 from deeplabv3.errors import DeepLabError, InputError
+from deeplabv3.records import config_fields, from_record, to_record
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
 """Complete configurations that come with the package; `--config camvid` finds `camvid.yaml` there."""
@@ -50,19 +48,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def guarded(program: str, run: Callable[[], None]) -> int:
-    """Call `run` and turn what it raises on purpose into one line and an exit code."""
+    """Call `run` and turn what it raises on purpose, and what the system refuses, into one line and an exit code."""
     try:
         run()
     except DeepLabError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
+    except OSError as error:
+        print(f"{program}: error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
     except BaseException as error:
         if not hasattr(error, "exit_code"):  # training.stopping.Stopped, whose room imports torch
             raise
-        print(f"{program}: {error}; go on with the same command and --resume", file=sys.stderr)
+        hint = "" if program.endswith("demo") else "; go on with the same command and --resume"
+        print(f"{program}: {error}{hint}", file=sys.stderr)
         return int(error.exit_code)
     return 0
 
@@ -74,7 +76,9 @@ def run_train(config: TrainConfig) -> None:
 
     train(config)
     paths = RunPaths(config)
-    print(f"best checkpoint {paths.best}\nlast checkpoint {paths.last}\nlosses {paths.losses_dir / 'losses.png'}")
+    for what, path in (("best checkpoint", paths.best), ("last checkpoint", paths.last), ("losses", paths.plot)):
+        if path.exists():
+            print(f"{what} {path}")
 
 
 def run_evaluate(config: EvaluateConfig) -> None:
@@ -96,15 +100,18 @@ def run_predict(config: PredictConfig) -> None:
 def run_streets(config: StreetsConfig) -> None:
     """Draw streets, and say how to go on."""
     from deeplabv3.data.streets import write_streets
+    from deeplabv3.progress import Progress
 
-    write_streets(
-        config.out,
-        num_train=config.num_train,
-        num_val=config.num_val,
-        height=config.height,
-        width=config.width,
-        seed=config.seed,
-    )
+    with Progress("drawing", config.num_train + config.num_val) as progress:
+        write_streets(
+            config.out,
+            num_train=config.num_train,
+            num_val=config.num_val,
+            height=config.height,
+            width=config.width,
+            seed=config.seed,
+            progress=lambda *_: progress.advance(),
+        )
     print(f"{config.num_train} training and {config.num_val} validation scenes are in {config.out}")
 
 
@@ -182,7 +189,7 @@ def make_parser(verb: str) -> Any:
         many = {"nargs": "+", "type": str} if name == "inputs" else {"type": Path}
         parser.add_argument(name, help=helps[name], **many)
     nested = {name: hint for name, hint in get_type_hints(cls).items() if is_dataclass(hint)}
-    parser.add_class_arguments(cls, skip={*positional, *nested})
+    parser.add_class_arguments(cls, skip={*positional, *nested}, as_group=False)
     for hint in nested.values():
         parser.add_class_arguments(hint, skip={"num_classes"})  # comes from the label set
     if cls is TrainConfig:  # instances in a default would not be printed by --print_config
@@ -191,21 +198,40 @@ def make_parser(verb: str) -> Any:
 
 
 def _normalised(words: Sequence[str], cls: type) -> list[str]:
-    """Accept `--batch-size` for the field `batch_size`, `--resume` for `--resume true`, and a recipe by its name."""
+    """Accept `--batch-size` for the field `batch_size`, `--resume` for `--resume true`, and a recipe by its name.
+
+    A configuration file goes to the front, so that flags override it wherever they stand.
+    """
     switches = {name for name, default in config_fields(cls).items() if isinstance(default, bool)}
+    files: list[str] = []
     result: list[str] = []
-    for position, word in enumerate(words):
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
         name, equals, value = word.partition("=")
-        if name.startswith("--"):
-            name = "--" + name[2:].replace("-", "_")
-        result.append(name + equals + value)
-        if position and words[position - 1] == "--config":
-            recipe = RECIPES_DIR / f"{word}.yaml"
-            result[-1] = str(recipe) if recipe.is_file() and not Path(word).exists() else word
-        following = words[position + 1] if position + 1 < len(words) else ""
-        if name.removeprefix("--") in switches and not equals and following not in ("true", "false"):
-            result.append("true")
-    return result
+        if not name.startswith("--"):
+            result.append(word)
+            continue
+        name = "--" + name[2:].replace("-", "_")
+        following = rest[0] if rest and not rest[0].startswith("--") else None
+        if name == "--config" and (equals or following is not None):
+            files += [name, _recipe(value if equals else rest.pop(0))]
+        elif name[2:] in switches and (equals or following is None or following.lower() in _TRUTH):
+            value = value if equals else rest.pop(0) if following is not None else "true"
+            result.append(f"{name}={_TRUTH.get(value.lower(), value)}")
+        else:
+            # A bare switch is not followed by its value but by something else, such as a folder.
+            result.append(f"{name}=true" if name[2:] in switches else name + equals + value)
+    return files + result
+
+
+_TRUTH = {"true": "true", "yes": "true", "false": "false", "no": "false"}
+
+
+def _recipe(name: str) -> str:
+    """The path of a recipe that comes with the package, or `name` as it is."""
+    path = RECIPES_DIR / f"{name}.yaml"
+    return str(path) if path.is_file() and not Path(name).exists() else name
 
 
 def _field_helps(cls: type) -> dict[str, str]:
@@ -219,8 +245,10 @@ def _field_helps(cls: type) -> dict[str, str]:
 
 
 def _one_line(message: str) -> str:
-    """A parser's message of several lines as one, with flags as they are typed."""
+    """A parser's message of several lines as one, with flags as they are typed and types as they are called."""
     line = " ".join(message.split())
     line = re.sub(r'Parser key "([\w.]+)": ?', lambda key: f"--{key[1].replace('_', '-')}: ", line)
     line = re.sub(r"--\w+", lambda flag: flag[0].replace("_", "-"), line)
-    return f"{line}; see --help"
+    line = re.sub(r"Does not validate .*Subtypes: \[(.*?)\] Errors: .*Given value: ", r"expected \1, got ", line)
+    line = re.sub(r"<class '(?:pathlib\.)?(\w+)'>", r"\1", line).replace("NoneType", "null")
+    return line.replace("Expected a ", "expected ").replace(". Got value: ", ", got ") + "; see --help"

@@ -1,22 +1,21 @@
 """Every option of every command, as frozen dataclasses: the one source of flags, help, defaults, checks and records.
 
 The command line is made from these classes (`cli.py`), a run's `config.yaml` and a checkpoint's record are written
-from them with `to_record`, and `from_record` reads both back. A record is flat: the fields of a nested configuration
-stand beside those of the outer one, so that a recipe, a flag and a field have the same name everywhere.
+from them by `records.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+import math
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
 
 from deeplabv3.errors import InputError
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 OUTPUT_STRIDES = (8, 16, 32)
 PRECISIONS = ("float32", "bfloat16", "auto")
+MAX_SCALE = 100
 NUM_BLOCKS = {
     "resnet18": (2, 2, 2, 2),
     "resnet34": (3, 4, 6, 3),
@@ -142,7 +141,8 @@ class Phase:
             InputError: A value is not possible.
         """
         require(self.epochs >= 1, "epochs", self.epochs, "a phase has at least 1 epoch")
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "give a rate above 0")
+        ok = 0 < self.learning_rate < math.inf
+        require(ok, "learning_rate", self.learning_rate, "give a finite rate above 0")
 
 
 ORIGINAL_PHASES = (Phase(epochs=65, learning_rate=1e-2), Phase(epochs=5, learning_rate=1e-3))
@@ -216,22 +216,23 @@ class TrainConfig:
             InputError: A value is not possible.
         """
         require(len(self.phases) >= 1, "phases", [], "at least one phase is needed")
-        require(self.poly_power >= 0, "poly_power", self.poly_power, "give at least 0; the paper has 0.9")
+        ok = 0 <= self.poly_power < math.inf
+        require(ok, "poly_power", self.poly_power, "give at least 0; the paper has 0.9")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "give at least 0 and below 1")
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "give at least 0")
+        require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "give at least 0")
         require(min(self.crop_size) >= 1, "crop_size", list(self.crop_size), "give height and width, as in [768, 768]")
         low, high = self.scale_range
-        require(0 < low <= high, "scale_range", [low, high], "give 0 < smallest <= largest, as in [0.5, 2.0]")
+        ok = 0 < low <= high <= MAX_SCALE
+        require(ok, "scale_range", [low, high], f"give 0 < smallest <= largest <= {MAX_SCALE}, as in [0.5, 2.0]")
         for name in ("batch_size", "eval_batch_size", "eval_interval", "save_checkpoint_index"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "give at least 1")
-        require(self.seed >= 0, "seed", self.seed, "give at least 0")
+        require(0 <= self.seed < 2**63, "seed", self.seed, "give at least 0 and below 2 ** 63")
         require(self.precision in PRECISIONS, "precision", self.precision, "choose one of " + ", ".join(PRECISIONS))
         require((self.num_workers or 0) >= 0, "num_workers", self.num_workers, "give at least 0, or null")
-        try:
-            self.checkpoint_name.format(epoch=1, lr=0.1, wd=0.1)
-        except (KeyError, IndexError, ValueError):
-            allowed = "only {epoch}, {lr} and {wd} are filled in"
-            require(False, "checkpoint_name", self.checkpoint_name, allowed)
+        bare = self.checkpoint_name.replace("{lr}", "").replace("{wd}", "")
+        ok = "{epoch}" in bare and not set("{}/\\") & set(bare.replace("{epoch}", ""))
+        allowed = "it needs {epoch}, may have {lr} and {wd}, and is no path"
+        require(ok, "checkpoint_name", self.checkpoint_name, allowed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +248,7 @@ class EvaluateConfig:
         device: auto, cpu, cuda, cuda:N or mps.
         out: JSON file for the scores; null writes none.
         predictions_dir: Folder for every frame's label ids, colour mask and overlay; null writes none.
+        overwrite: Replace results that are there already.
     """
 
     data_dir: Path
@@ -257,6 +259,7 @@ class EvaluateConfig:
     device: str = "auto"
     out: Path | None = None
     predictions_dir: Path | None = None
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -334,67 +337,3 @@ class DemoConfig:
 
     out: Path = Path("demo")
     device: str = "auto"
-
-
-Config = TypeVar("Config")
-
-
-def config_fields(cls: type) -> dict[str, Any]:
-    """Field name to default of a configuration, nested ones laid flat; `MISSING` where a value must be given."""
-    flat: dict[str, Any] = {}
-    for item in fields(cls):
-        default = item.default_factory() if item.default_factory is not MISSING else item.default
-        if is_dataclass(default) and not isinstance(default, type):
-            flat.update(config_fields(type(default)))
-        else:
-            flat[item.name] = default
-    return flat
-
-
-def to_record(config: Any) -> dict[str, Any]:
-    """A configuration as one flat dictionary of plain JSON values."""
-    record: dict[str, Any] = {}
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if is_dataclass(value):
-            record.update(to_record(value))
-        else:
-            record[item.name] = _plain(value)
-    return record
-
-
-def from_record(cls: type[Config], record: Mapping[str, Any]) -> Config:
-    """Build a configuration from a flat record; keys of other configurations are left alone.
-
-    Raises:
-        InputError: A value is missing or not possible.
-    """
-    hints = get_type_hints(cls)
-    values: dict[str, Any] = {}
-    for item in fields(cls):  # type: ignore[arg-type]  # a class made by @dataclass
-        hint = hints[item.name]
-        if is_dataclass(hint):
-            values[item.name] = from_record(hint, record)  # type: ignore[arg-type]
-        elif item.name in record:
-            values[item.name] = _typed(hint, record[item.name])
-        elif item.default is MISSING and item.default_factory is MISSING:
-            raise InputError(f"{item.name} is missing; give it a value")
-    return cls(**values)
-
-
-def _plain(value: Any) -> Any:
-    """Paths to text, tuples to lists, phases to dictionaries."""
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return to_record(value) if is_dataclass(value) else value
-
-
-def _typed(hint: Any, value: Any) -> Any:
-    """The inverse of `_plain`, for the few types that fields have."""
-    if hint in (Path, Path | None):
-        return None if value is None else Path(value)
-    if hint == tuple[Phase, ...]:
-        return tuple(item if isinstance(item, Phase) else from_record(Phase, item) for item in value)
-    return tuple(value) if isinstance(value, list) else value

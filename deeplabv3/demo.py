@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from deeplabv3.config import DemoConfig, EvaluateConfig, ModelConfig, Phase, PredictConfig, TrainConfig
@@ -36,7 +37,7 @@ def demo(config: DemoConfig) -> None:
     with Progress("drawing", NUM_TRAIN + NUM_VAL) as progress:
         write_streets(streets, num_train=NUM_TRAIN, num_val=NUM_VAL, progress=lambda *_: progress.advance())
 
-    print("2. Training: a narrow ResNet-18 from scratch, output stride 8")
+    print("2. Training: a narrow ResNet-18 from scratch")
     training = train_config(config, streets, run)
     train(training)
     paths = RunPaths(training)
@@ -52,7 +53,7 @@ def demo(config: DemoConfig) -> None:
     print(f"\n{score_table(scores)}\n\nLook at:")
     for path in (*overlays, paths.losses_dir / "losses.png"):
         print(f"  {path}")
-    print(f"Go on with: deeplabv3 predict YOUR_IMAGES --model {paths.last}")
+    print(f"Go on with: {sys.executable} -m deeplabv3 predict YOUR_IMAGES --model {paths.last}")
 
 
 def train_config(config: DemoConfig, streets: Path, run: Path) -> TrainConfig:
@@ -60,11 +61,12 @@ def train_config(config: DemoConfig, streets: Path, run: Path) -> TrainConfig:
     return TrainConfig(
         data_dir=streets,
         run_dir=run,
-        model=ModelConfig(backbone="resnet18", width=32, output_stride=8, aspp_channels=64),
+        model=ModelConfig(backbone="resnet18", width=32, aspp_channels=64, dropout=0.0),
         backbone_weights="none",
-        phases=(Phase(epochs=18, learning_rate=0.05),),
+        phases=(Phase(epochs=18, learning_rate=0.1),),
+        batch_size=4,
         crop_size=(192, 256),
-        scale_range=(0.6, 1.2),
+        scale_range=(0.75, 1.1),
         eval_interval=6,
         save_checkpoint_index=18,
         device=config.device,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,8 +21,32 @@ def make_dir(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the folder {path} cannot be made: {error.strerror}; choose another one") from error
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise OutputError(f"the folder {path} is read-only; choose another one")
+
+
+def require_writable(path: Path) -> None:
+    """Find out whether a folder is there or could be made, and written into, without making it.
+
+    Raises:
+        OutputError: It could not.
+    """
+    there = path
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise OutputError(f"the folder {path} cannot be made: {there} is a file; choose another one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"the folder {path} cannot be written: {there} is read-only; choose another one")
+
+
+def refuse_to_overwrite(paths: Iterable[Path]) -> None:
+    """Stop before results that are there already.
+
+    Raises:
+        OutputError: One of them exists.
+    """
+    for path in paths:
+        if path.exists():
+            raise OutputError(f"{path} is there already; add --overwrite to replace it, or choose another place")
 
 
 def write_whole(path: Path, content: bytes | str) -> None:

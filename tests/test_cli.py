@@ -8,13 +8,20 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from deeplabv3 import __version__
 from deeplabv3.cli import RECIPES_DIR, VERBS, main, make_parser, parse
-from deeplabv3.config import Phase, TrainConfig
+from deeplabv3.config import ModelConfig, Phase, TrainConfig
+from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.errors import InputError
+from deeplabv3.model.checkpoint import write_checkpoint
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.records import config_fields, to_record
+from deeplabv3.training.state import PLACES
+from tests.conftest import write_frame
 
 TINY = [
     *("--backbone", "resnet18", "--width", "16", "--aspp-channels", "8", "--backbone-weights", "none"),
@@ -66,6 +73,27 @@ def test_stopped_process_says_how_to_go_on(streets, tmp_path, number):
     assert f"epoch {epochs + 1}/{epochs + 1}" in resumed.stdout
 
 
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory) -> Path:
+    """One data set for each mistake in data, and checkpoints that are whole, cut off, and of another model."""
+    root = tmp_path_factory.mktemp("bad")
+    image, label = np.zeros((20, 30, 3), np.uint8), np.full((20, 30), 7, np.uint8)
+    (root / "empty/leftImg8bit/train/a").mkdir(parents=True)
+    for split in ("train", "val"):
+        write_frame(root / "unlabelled", "a_000000_000000", image, None, split)
+        write_frame(root / "sizes", "a_000000_000000", image, label[:9, :9], split)
+        write_frame(root / "value", "a_000000_000000", image, np.full((20, 30), 34, np.uint8), split)
+        path = write_frame(root / "broken", "a_000000_000000", image, label, split)
+        path.write_bytes(path.read_bytes()[:50])
+    config = ModelConfig(backbone="resnet18", width=16, aspp_channels=8)
+    tensors = {f"model/{name}": value for name, value in DeepLabV3(config).state_dict().items()}
+    record = {"model": to_record(config), "labels": CITYSCAPES.to_dict()}
+    write_checkpoint(root / "net", tensors, record)
+    write_checkpoint(root / "other", tensors, {**record, "model": {**record["model"], "backbone": "resnet34"}})
+    (root / "truncated").write_bytes((root / "net").read_bytes()[:-1])
+    return root
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -73,12 +101,36 @@ def test_stopped_process_says_how_to_go_on(streets, tmp_path, number):
         (["train", "{tmp}/none", "{tmp}/run"], "there is no folder {tmp}/none; give the one that holds leftImg8bit/"),
         (["train", "{streets}", "{tmp}/run", "--backbone", "vgg16"], "backbone is 'vgg16'; choose one of resnet18"),
         (["train", "{streets}", "{tmp}/run", "--output-stride", "7"], "output_stride is 7; choose 8, 16 or 32"),
-        (["train", "{streets}", "{tmp}/run", "--batch-size", "many"], "--batch-size: Expected a <class 'int'>"),
+        (
+            ["train", "{streets}", "{tmp}/run", "--batch-size", "many"],
+            "--batch-size: expected int, got many; see --help",
+        ),
         (["train", "{streets}", "{tmp}/run", "--batch-size", "99"], "batch_size is 99 and the training split has 6"),
         (["train", "{streets}", "{tmp}/run", "--speed", "9"], "unrecognized arguments: --speed 9"),
         (["train", "{streets}"], "the following arguments are required: run_dir"),
         (["train", "{streets}", "{tmp}/run", "--device", "tpu"], "device is 'tpu'; this machine has"),
-        (["train", "{streets}", "{tmp}/file/run", *TINY], "the folder {tmp}/file/run cannot be made: Not a directory"),
+        (["train", "{streets}", "{tmp}/file/run", *TINY], "the folder {tmp}/file/run cannot be made: {tmp}/file is a"),
+        (["train", "{bad}/empty", "{tmp}/run"], "0 images in {bad}/empty/leftImg8bit/train; expected are images like"),
+        (
+            ["train", "{bad}/unlabelled", "{tmp}/run"],
+            "a_000000_000000_leftImg8bit.png has no label; put",
+        ),
+        (["train", "{bad}/sizes", "{tmp}/run"], "is 9x9 and its image 20x30 (height x width); both must have one size"),
+        (
+            ["evaluate", "{bad}/value", "--split", "train", "--model", "{bad}/net"],
+            "holds the value 34, which is not",
+        ),
+        (
+            ["evaluate", "{bad}/broken", "--split", "train", "--model", "{bad}/net"],
+            "cannot be read: it is damaged",
+        ),
+        (["evaluate", "{streets}", "--model", "{bad}/truncated"], "truncated is not a whole safetensors file"),
+        (["predict", "{streets}/leftImg8bit", "--model", "{bad}/other"], "other belongs to another model: "),
+        (
+            ["train", "{streets}", "{tmp}/run", "--multi-grid", "[1,2"],
+            "--multi-grid: expected tuple[int, ...], null",
+        ),
+        (["train", "{streets}", "{tmp}/" + 300 * "x", *TINY], "File name too long"),
         (["train", "{streets}", "{tmp}/run", "--labels", "{tmp}/no.yaml"], "label set {tmp}/no.yaml cannot be read"),
         (["train", "{streets}", "{tmp}/run", "--ignored-classes", "[moon]"], "trains no class 'moon' to ignore"),
         (["train", "{streets}", "{tmp}/run", "--config", "{tmp}/no.yaml"], "no.yaml"),
@@ -90,10 +142,10 @@ def test_stopped_process_says_how_to_go_on(streets, tmp_path, number):
         (["demo", "--out", "{tmp}"], "{tmp} is there already; remove it, or choose another folder"),
     ],
 )
-def test_mistake_is_one_line_and_exit_code_2(streets, tmp_path, capsys, words, message):
+def test_mistake_is_one_line_and_exit_code_2(streets, bad, tmp_path, capsys, words, message):
     (tmp_path / "file").write_text("not a checkpoint")
     before = sorted(tmp_path.rglob("*"))
-    places = {"{tmp}": str(tmp_path), "{streets}": str(streets)}
+    places = {"{tmp}": str(tmp_path), "{streets}": str(streets), "{bad}": str(bad)}
     for name, path in places.items():
         words, message = [word.replace(name, path) for word in words], message.replace(name, path)
     assert main(words) == 2
@@ -127,17 +179,29 @@ def test_flags_with_hyphens_and_underscores_are_one():
     assert parse("train", ["d", "r", "--batch-size=3"]).batch_size == 3
 
 
-@pytest.mark.parametrize(("words", "expected"), [([], False), (["--resume"], True), (["--resume", "false"], False)])
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], False),
+        (["--resume"], True),
+        (["--resume", "false"], False),
+        (["--resume", "Yes"], True),
+        (["--resume=no"], False),
+    ],
+)
 def test_switch_needs_no_value(words, expected):
-    assert parse("train", [*words, "d", "r"]).resume is expected
+    config = parse("train", [*words, "d", "r"])
+    assert (config.resume, str(config.data_dir), str(config.run_dir)) == (expected, "d", "r")
+    assert parse("train", ["d", "r", *words]) == config
 
 
 def test_flags_override_the_config_file(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("batch_size: 5\nseed: 7\nphases: [{epochs: 3, learning_rate: 1e-3}]\noutput_stride: 8\n")
-    config = parse("train", ["d", "r", "--config", str(path), "--seed", "9"])
-    assert (config.batch_size, config.seed, config.model.output_stride) == (5, 9, 8)
-    assert config.phases == (Phase(epochs=3, learning_rate=1e-3),)
+    for words in (["--config", str(path), "--seed", "9"], ["--seed", "9", f"--config={path}"]):
+        config = parse("train", ["d", "r", *words])
+        assert (config.batch_size, config.seed, config.model.output_stride) == (5, 9, 8)
+        assert config.phases == (Phase(epochs=3, learning_rate=1e-3),)
 
 
 def test_printed_config_is_a_config_file(tmp_path, capsys):
@@ -153,9 +217,8 @@ def test_recipe_is_complete_and_found_by_name(path):
     given = yaml.safe_load(path.read_text())
     config = parse("train", ["d", "r", "--config", path.stem])
     assert isinstance(config, TrainConfig)
-    everything = {item for item in vars(make_parser("train").get_defaults()) if item not in ("config", "help")}
-    places = {"data_dir", "run_dir", "checkpoint_dir", "losses_dir", "resume", "device", "num_workers"}
-    assert everything - places <= set(given)
+    left_out = {*PLACES, "num_classes", "resume", "device", "num_workers"}
+    assert set(given) == set(config_fields(TrainConfig)) - left_out
 
 
 def test_unknown_key_in_a_config_file(tmp_path):

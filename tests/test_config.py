@@ -11,11 +11,9 @@ from deeplabv3.config import (
     PredictConfig,
     StreetsConfig,
     TrainConfig,
-    config_fields,
-    from_record,
-    to_record,
 )
 from deeplabv3.errors import InputError
+from deeplabv3.records import config_fields, from_record, to_record
 
 CONFIGS = (
     DemoConfig(),
@@ -91,7 +89,13 @@ def test_impossible_model(changed, message):
         ({"seed": -1}, "seed is -1"),
         ({"precision": "float16"}, "precision is 'float16'"),
         ({"num_workers": -1}, "num_workers is -1"),
-        ({"checkpoint_name": "{step}"}, "only {epoch}, {lr} and {wd}"),
+        ({"checkpoint_name": "{step}"}, "it needs {epoch}, may have {lr} and {wd}, and is no path"),
+        ({"checkpoint_name": "best"}, "it needs {epoch}"),
+        ({"checkpoint_name": "{epoch[0]}"}, "it needs {epoch}"),
+        ({"checkpoint_name": "a/{epoch}"}, "is no path"),
+        ({"seed": 2**63}, "below"),
+        ({"scale_range": (1.0, float("inf"))}, "scale_range is"),
+        ({"weight_decay": float("inf")}, "weight_decay is inf"),
     ],
 )
 def test_impossible_training(changed, message):
@@ -99,9 +103,16 @@ def test_impossible_training(changed, message):
         TrainConfig(data_dir=Path("d"), run_dir=Path("r"), **changed)
 
 
-@pytest.mark.parametrize("values", [{"epochs": 0, "learning_rate": 1}, {"epochs": 1, "learning_rate": 0}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"epochs": 0, "learning_rate": 1},
+        {"epochs": 1, "learning_rate": 0},
+        {"epochs": 1, "learning_rate": float("inf")},
+    ],
+)
 def test_impossible_phase(values):
-    with pytest.raises(InputError, match="is 0"):
+    with pytest.raises(InputError, match="is (0|inf)"):
         Phase(**values)
 
 

@@ -26,7 +26,7 @@ FLOORS = [
     {"prediction"},
     {"model"},
     {"data"},
-    {"config", "progress", "files"},
+    {"config", "records", "progress", "files"},
     {"errors", ""},
 ]
 
@@ -48,8 +48,12 @@ def imports(path: Path) -> list[str]:
     for node in ast.walk(tree):
         if id(node) in skipped:
             continue
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "deeplabv3":
             found.append(node.module)
+            if node.module == "deeplabv3":  # its public names are for users; inside, each comes from its room
+                assert [alias.name for alias in node.names] == ["__version__"], path
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name.split(".")[0] == "deeplabv3"]
     return found
@@ -72,7 +76,7 @@ def test_no_import_cycle():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_file_fits_in_one_sitting(module):
-    assert len(MODULES[module].read_text().splitlines()) <= 420
+    assert len(MODULES[module].read_text().splitlines()) <= 350
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -80,7 +84,7 @@ def test_function_fits_on_one_screen(module):
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.FunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1
-            assert length <= (110 if node.name == "train" else 60), f"{module}.{node.name} has {length} lines"
+            assert length <= (110 if node.name == "train" else 50), f"{module}.{node.name} has {length} lines"
 
 
 def test_public_names_are_sorted_and_real():

@@ -7,10 +7,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deeplabv3.data.images import SUFFIXES, Pixels, read_image, read_label
+from deeplabv3.data.images import SUFFIXES, Pixels, image_size, read_image, read_label
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.errors import DatasetError
 
@@ -58,6 +59,16 @@ def find_samples(data_dir: Path, split: str) -> list[Sample]:
     return [sample for sample in samples if sample is not None]
 
 
+def check_sizes(samples: Sequence[Sample]) -> None:
+    """Compare the sizes of all images and labels by their headers alone: a fraction of a millisecond a file.
+
+    Raises:
+        DatasetError: A header cannot be read, or the two sizes of a frame differ.
+    """
+    for sample in samples:
+        _require_one_size(sample, image_size(sample.image_path), image_size(sample.label_path))
+
+
 def read_sample(sample: Sample, label_set: LabelSet) -> tuple[Pixels, Pixels]:
     """Decode a frame.
 
@@ -69,10 +80,14 @@ def read_sample(sample: Sample, label_set: LabelSet) -> tuple[Pixels, Pixels]:
     """
     image = read_image(sample.image_path)
     label = read_label(sample.label_path, label_set, train_ids=sample.train_ids)
-    if image.shape[:2] != label.shape:
-        sizes = f"{label.shape[0]}x{label.shape[1]} and its image {image.shape[0]}x{image.shape[1]}"
-        raise DatasetError(f"{sample.label_path} is {sizes} (height x width); both must have one size")
+    _require_one_size(sample, image.shape[:2], label.shape)
     return image, label
+
+
+def _require_one_size(sample: Sample, image: tuple[int, ...], label: tuple[int, ...]) -> None:
+    if image != label:
+        sizes = f"{label[0]}x{label[1]} and its image {image[0]}x{image[1]}"
+        raise DatasetError(f"{sample.label_path} is {sizes} (height x width); both must have one size")
 
 
 def _sample(image_path: Path, label_root: Path) -> Sample | None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,9 @@ Pixels = npt.NDArray[np.uint8]
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 """The decoders that may see a file; others (EPS, FITS, ...) never do, whatever the file's name."""
 
+_ORIENTATION, _FIRST_TURNED = 0x0112, 5  # the EXIF tag, and the first of its values that swap height and width
+_DAMAGE = (SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 
@@ -28,14 +35,20 @@ def read_image(path: Path) -> Pixels:
     Raises:
         DatasetError: The file cannot be read or is no image of an allowed format.
     """
-    image = ImageOps.exif_transpose(_decode(path))
-    if image.mode.startswith("I;16"):
-        deep = np.asarray(image, np.uint16)
-        image = Image.fromarray((deep >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        flat = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(flat, image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"))
+    with _errors(path, FORMATS):
+        return np.asarray(_as_shown(_decode(path, FORMATS)))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width in pixels of an image as a viewer shows it, from its header alone.
+
+    Raises:
+        DatasetError: The header cannot be read.
+    """
+    with _errors(path, FORMATS), Image.open(path, formats=FORMATS) as image:
+        in_header = image.format != "PNG" or "exif" in image.info  # else Pillow would decode the whole PNG to look
+        turned = in_header and image.getexif().get(_ORIENTATION, 1) >= _FIRST_TURNED
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def read_label(path: Path, label_set: LabelSet, *, train_ids: bool = False) -> Pixels:
@@ -74,24 +87,44 @@ def read_label_values(path: Path) -> Pixels:
     Raises:
         DatasetError: The file cannot be read or is of another mode.
     """
-    image = _decode(path, ("PNG",))
+    with _errors(path, ("PNG",)):
+        image = _decode(path, ("PNG",))
     if image.mode not in ("L", "P"):
         raise DatasetError(f"{path} has mode {image.mode}; a label is a single-channel 8-bit PNG of class numbers")
     return np.asarray(image)
 
 
-def _decode(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+def _decode(path: Path, formats: tuple[str, ...]) -> Image.Image:
     """Open, check the checksums (PNG), and decode a file by the allowed decoders alone."""
+    with Image.open(path, formats=formats) as image:
+        image.verify()  # Pillow's load alone accepts PNG data whose checksum is wrong
+    with Image.open(path, formats=formats) as image:
+        image.load()
+        return image
+
+
+def _as_shown(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image, np.uint16) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        flat = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(flat, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+@contextmanager
+def _errors(path: Path, formats: tuple[str, ...]) -> Iterator[None]:
+    """Turn whatever Pillow raises for a file into one `DatasetError`."""
     try:
-        with Image.open(path, formats=formats) as image:
-            image.verify()  # Pillow's load alone accepts PNG data whose checksum is wrong
-        with Image.open(path, formats=formats) as image:
-            image.load()
-            return image
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", UserWarning)  # damaged EXIF data is no reason to talk
+            yield
     except OSError as error:
         detail = error.strerror or f"it is damaged or not one of {', '.join(formats)}"
         raise DatasetError(f"{path} cannot be read: {detail}; replace the file") from error
-    except (SyntaxError, ValueError, Image.DecompressionBombError, EOFError, IndexError) as error:
+    except (*_DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DatasetError(f"{path} is not a sound image ({error}); replace the file") from error
 
 

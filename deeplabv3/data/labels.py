@@ -165,22 +165,36 @@ class LabelSet:
         unknown = sorted(set(values) - {"name", "classes", "ignored_ids"})
         if unknown:
             raise DatasetError(f"{where}: unknown key '{unknown[0]}'; allowed are name, classes, ignored_ids")
-        rows = []
-        for position, row in enumerate(values.get("classes") or ()):
-            try:
-                color = (int(row["color"][0]), int(row["color"][1]), int(row["color"][2]))
-                row = {"train_id": position, **row, "color": color}
-                rows.append(LabelClass(**row))
-            except (KeyError, IndexError, TypeError, ValueError) as error:
-                raise DatasetError(
-                    f"{where}: class {position} ({row}) does not fit: {error!r}; "
-                    "write {name: road, id: 7, color: [128, 64, 128]}"
-                ) from error
-        rows += [
-            LabelClass(f"ignored {value}", int(value), IGNORE_INDEX, (0, 0, 0))
-            for value in values.get("ignored_ids") or ()
-        ]
+        listed, ignored = values.get("classes") or [], values.get("ignored_ids") or []
+        for key, value in (("classes", listed), ("ignored_ids", ignored)):
+            if not isinstance(value, list):
+                raise DatasetError(f"{where}: {key} is {value!r}; write a list")
+        rows = [_row(where, position, row) for position, row in enumerate(listed)]
+        for value in ignored:
+            if not _is_whole(value):
+                raise DatasetError(f"{where}: {value!r} in ignored_ids is not a whole number")
+            rows.append(LabelClass(f"ignored {value}", value, IGNORE_INDEX, (0, 0, 0)))
         return cls(name, tuple(rows))
+
+
+def _row(where: str, position: int, row: Any) -> LabelClass:
+    """One class of a YAML file, its types checked."""
+    try:
+        row = {"train_id": position, **row}
+        row["color"] = tuple(row["color"])
+        whole = (row["id"], row["train_id"], *row["color"])
+        if len(row["color"]) != 3 or not all(map(_is_whole, whole)) or not isinstance(row["name"], str):
+            raise TypeError("a value of another type")
+        return LabelClass(**row)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"{where}: class {position} ({row}) does not fit ({error}); "
+            "write {name: road, id: 7, color: [128, 64, 128]}"
+        ) from error
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def read_label_set(path: str | Path) -> LabelSet:

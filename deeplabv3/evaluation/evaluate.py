@@ -10,16 +10,17 @@ import torch
 import torch.nn.functional as F
 
 from deeplabv3.config import EvaluateConfig
-from deeplabv3.data.cityscapes import Sample, find_samples
+from deeplabv3.data.cityscapes import Sample, check_sizes, find_samples
 from deeplabv3.data.labels import IGNORE_INDEX, LabelSet
 from deeplabv3.data.loading import default_num_workers, eval_batches
 from deeplabv3.evaluation.confusion import count_pixels, no_counts
 from deeplabv3.evaluation.scores import Scores, scores_from
-from deeplabv3.files import write_whole
+from deeplabv3.files import refuse_to_overwrite, require_writable, write_whole
 from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import autocast, choose_device, place
 from deeplabv3.prediction.predictor import Results
+from deeplabv3.prediction.sources import result_stems
 from deeplabv3.progress import Progress
 
 
@@ -31,6 +32,13 @@ def evaluate(config: EvaluateConfig) -> Scores:
     """
     device = choose_device(config.device)
     samples = find_samples(config.data_dir, config.split)
+    check_sizes(samples)
+    for folder in (config.out.parent if config.out else None, config.predictions_dir):
+        if folder is not None:
+            require_writable(folder)
+    if not config.overwrite:
+        pictures = [path for result in _results(config.predictions_dir, samples) for path in result.paths]
+        refuse_to_overwrite([*pictures, *([config.out] if config.out else [])])
     model, label_set = load_model(config.model, output_stride=config.output_stride)
     model = place(model, device)
     scores = score_model(
@@ -73,20 +81,30 @@ def score_model(
     Raises:
         DatasetError: A frame cannot be read.
     """
-    counts, loss_sum, num_pixels = no_counts(label_set), 0.0, 0
+    counts, loss_sum = no_counts(label_set), 0.0
     workers = default_num_workers(device.type) if num_workers is None else num_workers
+    results = iter(_results(predictions_dir, samples))
     with Progress("evaluating", len(samples)) as progress:
         for batch in eval_batches(samples, label_set, batch_size, num_workers=workers):
             with autocast(device, precision):
                 logits = model(batch.image.to(device))  # (N, K, H, W)
-            label = batch.label.to(device).long()
-            loss_sum += float(F.cross_entropy(logits, label, ignore_index=IGNORE_INDEX, reduction="sum"))
-            prediction = logits.argmax(1).to(torch.uint8).cpu().numpy()  # (N, H, W)
-            counts += count_pixels(batch.label.numpy(), prediction, label_set.num_classes)
-            num_pixels += int((label != IGNORE_INDEX).sum())
-            if predictions_dir is not None:
-                for image, name, classes in zip(batch.image, batch.names, prediction, strict=True):
-                    Results(predictions_dir, name).write(image.permute(1, 2, 0).numpy(), classes, label_set)
+            # Frame by frame: the softmax of a whole batch at full size would need as much memory as its logits again.
+            for image, frame_logits, label in zip(batch.image, logits, batch.label, strict=True):
+                target = label[None].to(device).long()  # (1, H, W)
+                loss = F.cross_entropy(frame_logits[None], target, ignore_index=IGNORE_INDEX, reduction="sum")
+                loss_sum += float(loss)
+                prediction = frame_logits.argmax(0).to(torch.uint8).cpu().numpy()  # (H, W)
+                counts += count_pixels(label.numpy(), prediction, label_set.num_classes)
+                if predictions_dir is not None:
+                    next(results).write(image.permute(1, 2, 0).numpy(), prediction, label_set)
             progress.advance(len(batch.names))
-    loss = loss_sum / num_pixels if num_pixels else float("nan")
-    return scores_from(counts, label_set, num_frames=len(samples), loss=loss)
+    num_pixels = int(counts.sum())
+    loss_mean = loss_sum / num_pixels if num_pixels else float("nan")
+    return scores_from(counts, label_set, num_frames=len(samples), loss=loss_mean)
+
+
+def _results(folder: Path | None, samples: Sequence[Sample]) -> list[Results]:
+    """Where each frame's predictions go; none without a folder."""
+    if folder is None:
+        return []
+    return [Results(folder, stem) for stem in result_stems([sample.image_path for sample in samples])]

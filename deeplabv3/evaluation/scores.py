@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ class Scores:
     counts: Counts
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; what does not exist (NaN) becomes null."""
+        """Plain JSON values; what is no number (NaN, an infinite loss) becomes null."""
         return {
             "averageScoreClasses": _number(self.miou),
             "classScores": {name: _number(iou) for name, iou in self.class_iou.items()},
@@ -76,4 +77,4 @@ def class_iou(counts: Counts) -> npt.NDArray[np.float64]:
 
 
 def _number(value: float) -> float | None:
-    return None if np.isnan(value) else value
+    return value if math.isfinite(value) else None

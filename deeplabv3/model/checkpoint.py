@@ -24,11 +24,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from deeplabv3.config import ModelConfig, from_record
+from deeplabv3.config import ModelConfig
 from deeplabv3.data.labels import LabelSet
-from deeplabv3.errors import CheckpointError
+from deeplabv3.errors import CheckpointError, NonFiniteError
 from deeplabv3.files import write_whole
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.records import from_record
 
 FORMAT = "deeplabv3"
 VERSION = "1"
@@ -65,26 +66,30 @@ def digest(tensors: Mapping[str, Tensor], record: str) -> str:
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-    """Write a checkpoint so that `path` is either untouched or complete.
+    """Write a checkpoint so that `path` is either untouched or complete; its folder is made if need be.
+
+    Args and Raises are those of `encode_checkpoint`; besides, an OutputError says why the file cannot be written.
+    """
+    write_whole(path, encode_checkpoint(tensors, record))
+
+
+def encode_checkpoint(tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> bytes:
+    """The content of a checkpoint's file.
 
     Args:
-        path: The file; its folder is made if need be.
         tensors: Dense tensors on any device.
         record: JSON values.
 
     Raises:
-        CheckpointError: A value is NaN or infinite; `path` is then untouched.
-        OutputError: The file cannot be written; `path` is then untouched.
+        NonFiniteError: A value is NaN or infinite.
     """
     stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     for name, value in stored.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise CheckpointError(
-                f"{path} was not written: {name} holds NaN or infinity; go on from the file before it"
-            )
+            raise NonFiniteError(f"{name} became NaN or infinite, so nothing was saved; lower the learning rate")
     text = json.dumps(record, allow_nan=False)
     metadata = {"format": FORMAT, "version": VERSION, "record": text, "sha256": digest(stored, text)}
-    write_whole(path, safetensors.torch.save(stored, metadata))
+    return safetensors.torch.save(stored, metadata)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -126,17 +131,27 @@ def model_from(checkpoint: Checkpoint, *, output_stride: int | None = None) -> t
         CheckpointError: The tensors are not those of the recorded model.
         InputError: The output stride is not possible for this model.
     """
-    try:
-        config = from_record(ModelConfig, checkpoint.record["model"])
-        labels = LabelSet.from_dict(checkpoint.record["labels"])
-    except KeyError as error:
-        raise CheckpointError(f"{checkpoint.path} has no record of its {error.args[0]}; use another file") from error
+    labels = label_set_of(checkpoint)
+    if "model" not in checkpoint.record:
+        raise CheckpointError(f"{checkpoint.path} has no record of its model; use another file")
+    config = from_record(ModelConfig, checkpoint.record["model"])
     if output_stride is not None:
         config = config.at_output_stride(output_stride)
     with torch.random.fork_rng(devices=[]):  # loading a model leaves the caller's random numbers as they were
         model = DeepLabV3(config)
     load_weights(model, checkpoint)
     return model.eval(), labels
+
+
+def label_set_of(checkpoint: Checkpoint) -> LabelSet:
+    """The classes that a checkpoint was trained on.
+
+    Raises:
+        CheckpointError: It does not say.
+    """
+    if "labels" not in checkpoint.record:
+        raise CheckpointError(f"{checkpoint.path} has no record of its labels; use another file")
+    return LabelSet.from_dict(checkpoint.record["labels"])
 
 
 def load_model(path: Path, *, output_stride: int | None = None) -> tuple[DeepLabV3, LabelSet]:

@@ -85,5 +85,5 @@ class DeepLabV3(nn.Module):
         if self.training and grid_values == 1:
             raise InputError(
                 f"training with 1 image of {shape[2]}x{shape[3]} pixels gives batch normalisation a single value a "
-                f"channel; give at least 2 images, or more than {stride} pixels in one direction"
+                f"channel; raise batch_size to 2, or crop_size above {stride} in one direction"
             )

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 import safetensors.torch
@@ -67,26 +68,28 @@ def backbone_file(backbone: str, weights: str) -> Path:
         if not path.is_file():
             names = ", ".join(FILES)
             raise InputError(f"backbone_weights is {weights!r}; give {names}, none, or the path of a file that exists")
-        verify(path)
-        return path
+        return verified(path)
     if backbone not in FILES[weights]:
         raise InputError(f"there are no {weights} weights of {backbone}; they exist for {', '.join(FILES[weights])}")
     path = cache_dir() / FILES[weights][backbone]
     if not path.is_file():
         download(BASE_URL + path.name, path)
-    verify(path)
-    return path
+    return verified(path)
 
 
-def verify(path: Path) -> None:
-    """Check a file against the first digits of its SHA-256, which its name carries (`...-f37072fd.pth`).
+def verified(path: Path, name: str | None = None) -> Path:
+    """Check a file against the first digits of its SHA-256, which a published name carries (`resnet18-f37072fd.pth`).
+
+    Args:
+        path: The file; it comes back.
+        name: The published name, if the file has another one.
 
     Raises:
         CheckpointError: They differ.
     """
-    expected = re.search(r"-([0-9a-f]{8})\.\w+$", path.name)
+    expected = re.fullmatch(r"resnet\d+-([0-9a-f]{8})\.pth", name or path.name)
     if expected is None:
-        return
+        return path
     total = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -94,15 +97,17 @@ def verify(path: Path) -> None:
     seen = total.hexdigest()
     if not seen.startswith(expected[1]):
         raise CheckpointError(f"{path} is damaged: its SHA-256 starts with {seen[:8]}; delete it and fetch it again")
+    return path
 
 
 def download(url: str, path: Path) -> None:
-    """Fetch a file; `path` appears only when it is complete.
+    """Fetch a file; `path` appears only when it is complete and its SHA-256 is right.
 
     Raises:
+        CheckpointError: What came is damaged.
         InputError: It cannot be fetched or written; the message says which file to put where.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer, partial.open("wb") as file:
@@ -111,12 +116,14 @@ def download(url: str, path: Path) -> None:
                 while chunk := answer.read(CHUNK_BYTES):
                     file.write(chunk)
                     progress.advance(len(chunk))
-        partial.replace(path)
-    except (OSError, ValueError) as error:
+        verified(partial, path.name).replace(path)
+    except (OSError, ValueError, HTTPException) as error:
         raise InputError(
             f"{url} cannot be fetched ({error}); fetch it elsewhere and put it at {path}, or pass a local file with "
             "--backbone-weights FILE, or start without with --backbone-weights none"
         ) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

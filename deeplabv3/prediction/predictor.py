@@ -9,8 +9,8 @@ import torch
 from deeplabv3.config import PredictConfig
 from deeplabv3.data.images import Pixels, read_image
 from deeplabv3.data.labels import LabelSet
-from deeplabv3.errors import OutputError
-from deeplabv3.files import make_dir
+from deeplabv3.errors import DatasetError
+from deeplabv3.files import make_dir, refuse_to_overwrite, require_writable
 from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import choose_device, place
@@ -43,20 +43,28 @@ def predict(config: PredictConfig) -> list[Path]:
         The overlays, in the order of the images.
 
     Raises:
-        InputError: An input, the checkpoint or the output folder cannot be used; nothing was overwritten.
+        InputError: An input, the checkpoint or the output folder cannot be used; nothing was overwritten. Where an
+            image is broken, all others are written first.
     """
     device = choose_device(config.device)
-    images = find_images(config.inputs)
+    images = find_images(config.inputs, leave_out=config.out)
     results = [Results(config.out, stem) for stem in result_stems(images)]
-    there = [path for result in results for path in result.paths if path.exists()]
-    if there and not config.overwrite:
-        raise OutputError(f"{there[0]} is there already; add --overwrite true to replace it, or choose another --out")
+    require_writable(config.out)
+    if not config.overwrite:
+        refuse_to_overwrite(path for result in results for path in result.paths)
     model, label_set = load_model(config.model, output_stride=config.output_stride)
     model = place(model, device)
     make_dir(config.out)
+    broken: list[DatasetError] = []
     for path, result in track(list(zip(images, results, strict=True)), "predicting"):
-        image = read_image(path)
+        try:
+            image = read_image(path)
+        except DatasetError as error:  # one broken file must not cost the others their results
+            broken.append(error)
+            continue
         result.write(image, predict_image(model, image), label_set, opacity=config.opacity, legend=config.legend)
+    if broken:
+        raise DatasetError(f"{broken[0]} ({len(broken)} of {len(images)} images are broken; the others are written)")
     return [result.overlay for result in results]
 
 

@@ -15,6 +15,7 @@ from deeplabv3.files import write_whole
 _FONT_PIXELS = 13
 _ROW_PIXELS = 20
 _SWATCH_PIXELS = 12
+_LEAST_SHARE = 0.0005  # what would be written as 0.0 %
 _BACKGROUND, _INK = (250, 250, 250), (40, 40, 40)
 
 
@@ -40,6 +41,8 @@ def class_shares(prediction: Pixels, label_set: LabelSet) -> dict[int, float]:
 def with_legend(picture: Pixels, prediction: Pixels, label_set: LabelSet) -> Pixels:
     """A picture of the prediction, unchanged, with the classes that occur and their shares below it.
 
+    Classes that would be shown with 0.0 % are left out.
+
     Args:
         picture: RGB uint8 `(H, W, 3)`.
         prediction: trainIds uint8 `(H, W)`.
@@ -52,6 +55,7 @@ def with_legend(picture: Pixels, prediction: Pixels, label_set: LabelSet) -> Pix
     entries = [
         (label_set.evaluated[train_id].color, f"{label_set.names[train_id]} {100 * share:.1f} %")
         for train_id, share in class_shares(prediction, label_set).items()
+        if share >= _LEAST_SHARE
     ]
     cell = max((int(font.getlength(text)) for _, text in entries), default=0) + _SWATCH_PIXELS + 22
     width = max(picture.shape[1], cell)

@@ -12,20 +12,24 @@ from deeplabv3.data.images import SUFFIXES
 from deeplabv3.errors import InputError
 
 
-def find_images(inputs: Sequence[str]) -> list[Path]:
+def find_images(inputs: Sequence[str], leave_out: Path | None = None) -> list[Path]:
     """All images that files, folders and glob patterns name, each once, those of a folder or pattern sorted.
 
     Args:
         inputs: Image files of any name, folders that are searched through, or patterns such as "clips/*/*.jpg".
+        leave_out: A folder whose files are no inputs, the one of the results.
 
     Raises:
         InputError: One of them names nothing.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            matches = sorted(file for file in path.rglob("*") if _is_image(file))
+            results = leave_out.resolve() if leave_out else None
+            matches = sorted(
+                file for file in path.rglob("*") if _is_image(file) and results not in file.resolve().parents
+            )
         elif path.is_file():
             matches = [path]
         else:
@@ -34,8 +38,9 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
             raise InputError(
                 f"no image is found for {text!r}; give a file, a folder or a pattern of {', '.join(SUFFIXES)}"
             )
-        found.update(dict.fromkeys(matches))
-    return list(found)
+        for match in matches:
+            found.setdefault(match.resolve(), match)
+    return list(found.values())
 
 
 def result_stems(images: Sequence[Path]) -> list[str]:

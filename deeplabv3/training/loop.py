@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from deeplabv3.config import TrainConfig
-from deeplabv3.data.cityscapes import Sample, find_samples
+from deeplabv3.data.cityscapes import Sample, check_sizes, find_samples
 from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX, LabelSet, read_label_set
 from deeplabv3.data.loading import Batch, batch_keys, default_num_workers, train_batches
-from deeplabv3.errors import InputError, NonFiniteError
+from deeplabv3.errors import DatasetError, InputError, NonFiniteError
 from deeplabv3.evaluation.evaluate import score_model
 from deeplabv3.evaluation.scores import Scores
-from deeplabv3.files import make_dir, write_whole
-from deeplabv3.model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from deeplabv3.files import make_dir, require_writable, write_whole
+from deeplabv3.model.checkpoint import Checkpoint, encode_checkpoint, label_set_of, read_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import autocast, choose_device, place
 from deeplabv3.model.pretrained import backbone_file, load_backbone
@@ -50,7 +52,8 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
         The history: a dictionary for each epoch, as `log.jsonl` has them.
 
     Raises:
-        InputError: Something supplied cannot be used; nothing was overwritten.
+        InputError: Something supplied cannot be used; nothing was overwritten. A frame that turns out to be broken
+            while training ends the run saved.
         NonFiniteError: The loss or a gradient is NaN or infinite; the optimizer has not used it.
         Stopped: SIGINT or SIGTERM came; the run is saved.
     """
@@ -58,11 +61,15 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     device = choose_device(config.device)
     label_set = (read_label_set(config.labels) if config.labels else CITYSCAPES).without(config.ignored_classes)
     train_samples, val_samples = find_samples(config.data_dir, "train"), find_samples(config.data_dir, "val")
+    check_sizes([*train_samples, *val_samples])
     config = _completed(config, label_set, device)
     steps_per_epoch = len(batch_keys(len(train_samples), config, epoch=0))
     epochs = num_epochs(config.phases)
     paths = RunPaths(config)
-    start = _start(paths, config)
+    folders = (paths.run_dir, paths.checkpoint_dir, paths.losses_dir)
+    for folder in folders:
+        require_writable(folder)
+    start = _start(paths, config, label_set, steps_per_epoch)
 
     # 2. Build.
     torch.manual_seed(config.seed)
@@ -80,59 +87,63 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
 
     # 3. Resume.
     position = Position() if start is None else restore(start, model, optimizer, device)
-    for folder in (paths.run_dir, paths.checkpoint_dir, paths.losses_dir):
+    for folder in folders:
         make_dir(folder)
-    write_whole(paths.run_dir / "config.yaml", config_yaml(config))
+    write_whole(paths.config, config_yaml(config))
 
     def rate_at(step: int) -> float:
         return learning_rate(step, config.phases, steps_per_epoch, config.poly_power)
 
     def save(*targets: Path) -> None:
-        tensors = state_tensors(model, optimizer, device)
+        record = state_record(config, label_set, position, steps_per_epoch)
+        content = encode_checkpoint(state_tensors(model, optimizer, device), record)
         for target in targets:
-            write_checkpoint(target, tensors, state_record(config, label_set, position))
+            write_whole(target, content)
 
     # 4. Loop.
     with StopSignals() as stop:
         try:
             for epoch in range(position.epoch, epochs):
                 model.train()
-                batches = Stopwatch(
-                    train_batches(train_samples, label_set, config, epoch, position.batch, device.type == "cuda")
-                )
+                stream = train_batches(train_samples, label_set, config, epoch, position.batch, device.type == "cuda")
+                watch = Stopwatch()
                 with Progress(f"epoch {epoch + 1}/{epochs}", steps_per_epoch, position.batch) as progress:
-                    for batch in batches:
+                    for batch in watch.timed(stream):
                         step = epoch * steps_per_epoch + position.batch
-                        rate = rate_at(step)
-                        loss = train_step(model, optimizer, batch, rate, step, device, config.precision)
+                        loss = train_step(model, optimizer, batch, rate_at(step), step, device, config.precision)
                         position.batch += 1
                         position.loss_sum += loss or 0.0
                         position.num_skipped += loss is None
-                        progress.advance(note=f"loss {loss or 0.0:.3f}, rate {rate:.2g}, {batches.summary()}")
+                        left = watch.time_left(epochs * steps_per_epoch - step - 1)
+                        note = f"loss {loss or 0.0:.3f}, rate {rate_at(step):.2g}, {watch.summary()}, {left} to the end"
+                        progress.advance(note=note)
                         stop.check()
 
                 scores = None
                 if (epoch + 1) % config.eval_interval == 0 or epoch + 1 == epochs:
                     with stop.immediate():  # validation changes nothing: after a stop here it is done again
                         scores = validate(model, val_samples, label_set, config, device)
-                entry = _entry(position, rate_at(position.epoch * steps_per_epoch), batches, scores)
-                targets = [paths.last]
-                if scores is not None and scores.miou > (position.best_miou or -1.0):
-                    position.best_miou = scores.miou
-                    targets.append(paths.best)
-                plots = []
+                targets, plots = [paths.last], []  # the last one is written last: only then is the epoch done
                 if (epoch + 1) % config.save_checkpoint_index == 0 or epoch + 1 == epochs:
-                    targets.append(paths.kept(epoch + 1))
+                    targets.insert(0, paths.kept(epoch + 1))
                     plots = paths.plots(epoch + 1)
+                if scores is not None and scores.miou > (-1.0 if position.best_miou is None else position.best_miou):
+                    position.best_miou = scores.miou
+                    targets.insert(0, paths.best)
+                entry = _entry(position, steps_per_epoch, rate_at(epoch * steps_per_epoch), watch, scores)
                 position = Position(epoch + 1, best_miou=position.best_miou, history=[*position.history, entry])
                 save(*targets)
                 write_history(position.history, paths, plots)
                 print(_line(entry, epochs), flush=True)
-                stop.check()
-        except Stopped as stopped:
+                if epoch + 1 < epochs:
+                    stop.check()
+        except (Stopped, DatasetError) as reason:
+            stop.save_undisturbed()
             save(paths.last)
-            done = f"epoch {position.epoch + 1} of {epochs}, batch {position.batch} of {steps_per_epoch}"
-            raise Stopped(stopped.exit_code - 128, f"stopped in {done}; saved in {paths.last}") from None
+            where = f"epoch {position.epoch + 1} of {epochs}, batch {position.batch} of {steps_per_epoch}"
+            if isinstance(reason, DatasetError):
+                raise DatasetError(f"{reason}; the run is saved at {where}: mend it and add --resume") from reason
+            raise Stopped(reason.number, f"stopped in {where}; saved in {paths.last}") from None
 
     # 5. Record: once more at the end, for a run that was killed between its last checkpoint and its log.
     write_history(position.history, paths, paths.plots(epochs))
@@ -173,7 +184,7 @@ def train_step(
         seen = value if what == "loss" else norm
         raise NonFiniteError(
             f"step {step}: the {what} is {seen} at learning rate {rate:.3g}, batch {', '.join(batch.names)}; "
-            "the last checkpoint is sound: lower the learning rate, or look at these files"
+            "nothing of it was saved: lower the learning rate, or look at these files"
         )
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -188,50 +199,64 @@ def _completed(config: TrainConfig, label_set: LabelSet, device: torch.device) -
     return replace(config, model=model, num_workers=workers)
 
 
-def _start(paths: RunPaths, config: TrainConfig) -> Checkpoint | None:
+def _start(paths: RunPaths, config: TrainConfig, label_set: LabelSet, steps_per_epoch: int) -> Checkpoint | None:
     """The checkpoint to go on from, or None for a new run.
 
     Raises:
-        InputError: There is a run already and it is not to be resumed, or the other way round.
+        InputError: There is a run already and it is not to be resumed, or the other way round; or the run was on other
+            classes, or it was stopped within an epoch whose batches are others now.
     """
     if not config.resume:
-        if paths.last.exists():
+        there = paths.existing()
+        if there:
             raise InputError(
-                f"{paths.last} is there already: add --resume to go on with that run, or choose another folder"
+                f"{there[0]} is there already: add --resume to go on with its run, or choose another folder"
             )
         return None
     if not paths.last.exists():
         raise InputError(f"there is no run to resume: {paths.last} does not exist; leave --resume out to start one")
     checkpoint = read_checkpoint(paths.last)
+    if label_set_of(checkpoint) != label_set:
+        raise InputError(
+            f"{paths.last} was trained on other classes; give the --labels and --ignored-classes of its run"
+        )
     changed = changes(checkpoint.record["config"], config)
+    before = checkpoint.record["steps_per_epoch"]
+    if before != steps_per_epoch:
+        changed = ", ".join(filter(None, [f"steps an epoch {before} -> {steps_per_epoch}", changed]))
+        if checkpoint.record["position"]["batch"]:
+            raise InputError(f"{paths.last} was saved within an epoch and cannot go on in another one ({changed})")
     if changed:
         print(f"note: the run goes on with other values than it began with: {changed}", file=sys.stderr)
     return checkpoint
 
 
-def _entry(position: Position, rate: float, batches: Stopwatch, scores: Scores | None) -> dict[str, Any]:
+def _entry(
+    position: Position, steps_per_epoch: int, rate: float, watch: Stopwatch, scores: Scores | None
+) -> dict[str, Any]:
     """What is recorded of a finished epoch."""
     updates = position.batch - position.num_skipped
     validation = scores.to_json() if scores else {}
     return {
         "epoch": position.epoch + 1,
-        "step": (position.epoch + 1) * position.batch,
+        "step": (position.epoch + 1) * steps_per_epoch,
         "learning_rate": rate,
         "train_loss": position.loss_sum / max(1, updates),
         "val_loss": validation.get("loss"),
         "miou": validation.get("averageScoreClasses"),
         "class_iou": validation.get("classScores"),
         "num_skipped": position.num_skipped,
-        "seconds": round(batches.seconds, 3),
-        "speed": batches.summary(),
+        "seconds": round(watch.seconds, 3),
+        "speed": watch.summary(),
     }
 
 
 def _line(entry: dict[str, Any], epochs: int) -> str:
     """An epoch in one line for people."""
     line = f"epoch {entry['epoch']}/{epochs}: training loss {entry['train_loss']:.4f}"
-    if entry["miou"] is not None:
-        line += f", validation loss {entry['val_loss']:.4f}, mIoU {percent(entry['miou'])} %"
+    if entry["class_iou"] is not None:
+        loss, miou = (math.nan if entry[name] is None else entry[name] for name in ("val_loss", "miou"))
+        line += f", validation loss {loss:.4f}, mIoU {percent(miou)} %"
     return f"{line}, {entry['speed']}"
 
 
@@ -255,29 +280,32 @@ def validate(
 
 
 class Stopwatch:
-    """Yields batches and measures how long the loop waits for them."""
+    """How long an epoch, or the rest of it, takes, and how much of that the loop waits for data."""
 
-    def __init__(self, batches: Iterable[Batch]) -> None:
-        self._batches = batches
+    def __init__(self) -> None:
         self._start = time.perf_counter()
-        self.num_images = 0
+        self.seconds = 0.0
         self.waiting_seconds = 0.0
+        self.num_images = 0
+        self.num_batches = 0
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Each batch, once it is there."""
-        asked = time.perf_counter()
-        for batch in self._batches:
+    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches; the watch stands still once they are used up."""
+        asked = self._start
+        for batch in batches:
             self.waiting_seconds += time.perf_counter() - asked
             self.num_images += len(batch.names)
+            self.num_batches += 1
             yield batch
             asked = time.perf_counter()
+            self.seconds = asked - self._start
 
-    @property
-    def seconds(self) -> float:
-        """Since the epoch, or the rest of it, began."""
-        return time.perf_counter() - self._start
+    def time_left(self, num_batches: int) -> str:
+        """How long so many batches more will take, as hours:minutes:seconds; validations are not counted."""
+        seconds = (time.perf_counter() - self._start) / self.num_batches * num_batches
+        return str(timedelta(seconds=round(seconds)))
 
     def summary(self) -> str:
         """Speed and the share of time spent waiting for data."""
-        seconds = self.seconds
+        seconds = self.seconds or time.perf_counter() - self._start
         return f"{self.num_images / seconds:.1f} images/s, {self.waiting_seconds / seconds:.0%} waiting for data"

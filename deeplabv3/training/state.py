@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,12 +13,16 @@ import torch
 from torch import Tensor
 
 from deeplabv3 import __version__
-from deeplabv3.config import TrainConfig, to_record
+from deeplabv3.config import TrainConfig
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.model.checkpoint import SUFFIX, Checkpoint, load_weights
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.records import to_record
 from deeplabv3.report.curves import History, plot_losses, write_log, write_losses
 from deeplabv3.training.schedule import phase_of_epoch
+
+PLACES = ("data_dir", "run_dir", "checkpoint_dir", "losses_dir")
+"""Options that say where a run is and nothing about what it computes."""
 
 
 @dataclass
@@ -45,24 +50,32 @@ class RunPaths:
     """Where a run's files are.
 
     Attributes:
-        run_dir: `config.yaml` and `log.jsonl`.
+        run_dir: Holds the two files below.
+        config: `config.yaml`, what was asked for.
+        log: `log.jsonl`, what was reached.
         checkpoint_dir: All checkpoints.
-        losses_dir: `losses.csv` and the plots.
+        losses_dir: Holds the two files below, and plots under the checkpoints' names if it is a folder for them alone.
+        losses: `losses.csv`.
+        plot: `losses.png`, the newest.
         last: The newest state of the run, which `resume` reads.
         best: The state with the best validation mIoU.
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        self._config = config
+        self._options = config
         self.run_dir = config.run_dir
+        self.config = config.run_dir / "config.yaml"
+        self.log = config.run_dir / "log.jsonl"
         self.checkpoint_dir = config.checkpoint_dir or config.run_dir / "checkpoints"
         self.losses_dir = config.losses_dir or config.run_dir
+        self.losses = self.losses_dir / "losses.csv"
+        self.plot = self.losses_dir / "losses.png"
         self.last = self.checkpoint_dir / f"last{SUFFIX}"
         self.best = self.checkpoint_dir / f"best{SUFFIX}"
 
     def stem(self, epoch: int) -> str:
         """The configured name of what is kept after `epoch` epochs."""
-        config = self._config
+        config = self._options
         phase = phase_of_epoch(epoch - 1, config.phases)
         return config.checkpoint_name.format(epoch=epoch, lr=phase.learning_rate, wd=config.weight_decay)
 
@@ -72,8 +85,12 @@ class RunPaths:
 
     def plots(self, epoch: int) -> list[Path]:
         """The plots drawn with it: the newest, and in a folder for losses alone another under the checkpoint's name."""
-        newest = self.losses_dir / "losses.png"
-        return [newest, self.losses_dir / f"{self.stem(epoch)}.png"] if self._config.losses_dir else [newest]
+        return [self.plot, self.losses_dir / f"{self.stem(epoch)}.png"] if self._options.losses_dir else [self.plot]
+
+    def existing(self) -> list[Path]:
+        """The files of a run that are there already."""
+        files = (self.last, self.best, self.config, self.log, self.losses, self.plot)
+        return [path for path in files if path.exists()]
 
 
 def write_history(history: History, paths: RunPaths, plots: Sequence[Path] = ()) -> None:
@@ -82,8 +99,8 @@ def write_history(history: History, paths: RunPaths, plots: Sequence[Path] = ())
     Raises:
         OutputError: One of them cannot be written.
     """
-    write_log(history, paths.run_dir / "log.jsonl")
-    write_losses(history, paths.losses_dir / "losses.csv")
+    write_log(history, paths.log)
+    write_losses(history, paths.losses)
     for plot in plots:
         plot_losses(history, plot)
 
@@ -92,16 +109,19 @@ def config_yaml(config: TrainConfig) -> str:
     """A run's configuration as YAML, opening with the command that repeats it."""
     import yaml  # costs start-up time
 
-    values = to_record(config)
-    values["resume"] = False
-    command = f"deeplabv3 train {config.data_dir} NEW_RUN_DIR --config {config.run_dir / 'config.yaml'}"
+    values = {
+        name: value for name, value in to_record(config).items() if name not in (*PLACES, "num_classes", "resume")
+    }
+    command = shlex.join(
+        ["deeplabv3", "train", str(config.data_dir), "NEW_RUN", "--config", str(RunPaths(config).config)]
+    )
     return f"# to repeat this run: {command}\n" + yaml.safe_dump(values, sort_keys=False)
 
 
 def changes(before: Mapping[str, Any], config: TrainConfig) -> str:
     """Which values of a run's record differ from a configuration, in words; places and readers do not count."""
-    same_run = {"data_dir", "run_dir", "checkpoint_dir", "losses_dir", "resume", "num_workers", "device"}
     now = to_record(config)
+    same_run = {*PLACES, "resume", "num_workers", "device"}
     names = [name for name in now if name not in same_run and before.get(name) != now[name]]
     return ", ".join(f"{name} {before.get(name)} -> {now[name]}" for name in names)
 
@@ -116,6 +136,8 @@ def state_tensors(model: DeepLabV3, optimizer: torch.optim.Optimizer, device: to
     tensors["random/cpu"] = torch.get_rng_state()
     if device.type == "cuda":
         tensors["random/cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        tensors["random/mps"] = torch.mps.get_rng_state()
     return tensors
 
 
@@ -136,15 +158,18 @@ def restore(
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
+    if device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])
     return Position(**checkpoint.record["position"])
 
 
-def state_record(config: TrainConfig, label_set: LabelSet, position: Position) -> dict[str, Any]:
+def state_record(config: TrainConfig, label_set: LabelSet, position: Position, steps_per_epoch: int) -> dict[str, Any]:
     """The JSON part of a checkpoint."""
     return {
         "model": to_record(config.model),
         "labels": label_set.to_dict(),
         "config": to_record(config),
         "position": asdict(position),
+        "steps_per_epoch": steps_per_epoch,
         "versions": {"deeplabv3": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }

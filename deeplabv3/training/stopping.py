@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
+
+_NOTE = b"\nstopping after this step and saving; press Ctrl-C again to stop without saving\n"
 
 
 class Stopped(BaseException):
@@ -14,26 +18,33 @@ class Stopped(BaseException):
     Like KeyboardInterrupt it is no error, so no `except Exception` catches it.
 
     Attributes:
+        number: The signal.
         exit_code: 130 after Ctrl-C (SIGINT), 143 after SIGTERM, as shells report them.
     """
 
     def __init__(self, number: int, message: str = "") -> None:
         super().__init__(message)
+        self.number = number
         self.exit_code = 128 + number
 
 
 class StopSignals:
-    """Remembers a stop signal while in its `with` block; `check` raises it where stopping is safe."""
+    """Remembers a stop signal while in its `with` block; `check` raises it where stopping is safe.
+
+    A second Ctrl-C ends the process at once. Outside the main thread, where Python has no signals, it does nothing.
+    """
 
     def __init__(self) -> None:
         self._number: int | None = None
         self._immediate = False
+        self._saving = False
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopSignals:
         """Take over both signals."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._receive)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(
@@ -44,9 +55,15 @@ class StopSignals:
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal returned
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._number = number
+        if self._saving:
+            return
         if self._immediate:
+            self._number = number
             raise Stopped(number)
+        if self._number == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._number = number
+        os.write(2, _NOTE)  # print is not safe here: it may be what was interrupted
 
     def check(self) -> None:
         """Stop here if a signal came.
@@ -56,6 +73,10 @@ class StopSignals:
         """
         if self._number is not None:
             raise Stopped(self._number)
+
+    def save_undisturbed(self) -> None:
+        """From here on signals are not heard: the run is being saved because of one."""
+        self._saving = True
 
     @contextmanager
     def immediate(self) -> Iterator[None]:

@@ -1,8 +1,10 @@
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from deeplabv3.data.images import read_image, read_label
+from deeplabv3.data.images import image_size, read_image, read_label
 from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX
 from deeplabv3.errors import DatasetError
 
@@ -29,6 +31,33 @@ def test_every_mode_becomes_rgb(tmp_path, picture, mode):
     image = Image.fromarray(picture).convert(mode)
     image.save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.asarray(image.convert("RGB")))
+
+
+def test_transparency_is_laid_over_black(tmp_path):
+    Image.fromarray(np.array([[[200, 100, 50, 255], [200, 100, 50, 0], [200, 100, 50, 51]]], np.uint8)).save(
+        tmp_path / "a.png"
+    )
+    assert read_image(tmp_path / "a.png")[0].tolist() == [[200, 100, 50], [0, 0, 0], [40, 20, 10]]
+
+
+def test_broken_exif_is_one_error(tmp_path, picture):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(tmp_path / "a.webp", exif=exif)
+    content = (tmp_path / "a.webp").read_bytes()
+    for position in range(content.index(b"EXIF"), len(content)):
+        (tmp_path / "a.webp").write_bytes(content[:position] + b"\xff" + content[position + 1 :])
+        for read in (read_image, image_size):
+            with suppress(DatasetError):
+                read(tmp_path / "a.webp")
+
+
+def test_size_is_that_of_the_picture_as_shown(tmp_path, picture):
+    exif = Image.Exif()
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
+        assert image_size(tmp_path / "a.png") == read_image(tmp_path / "a.png").shape[:2]
 
 
 def test_sixteen_bits_become_eight(tmp_path):

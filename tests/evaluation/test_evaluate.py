@@ -9,7 +9,7 @@ from deeplabv3.config import EvaluateConfig
 from deeplabv3.data.cityscapes import find_samples, read_sample
 from deeplabv3.data.images import read_label_values
 from deeplabv3.data.labels import CITYSCAPES
-from deeplabv3.errors import CheckpointError, DatasetError
+from deeplabv3.errors import CheckpointError, DatasetError, OutputError
 from deeplabv3.evaluation.confusion import count_pixels
 from deeplabv3.evaluation.evaluate import evaluate
 from deeplabv3.model.checkpoint import load_model
@@ -73,6 +73,20 @@ def test_predictions_are_written_on_request(config, tmp_path):
     expected = CITYSCAPES.id_of_train_id[predict_image(model, read_sample(sample, CITYSCAPES)[0])]
     np.testing.assert_array_equal(written, expected)
     assert len(list((tmp_path / "p" / "overlay").iterdir())) == 3
+
+
+def test_results_are_not_overwritten_unasked(config, tmp_path):
+    for changed in ({"out": tmp_path / "s.json"}, {"predictions_dir": tmp_path / "p"}):
+        evaluate(replace(config, **changed))
+        with pytest.raises(OutputError, match="is there already; add --overwrite"):
+            evaluate(replace(config, **changed))
+        evaluate(replace(config, overwrite=True, **changed))
+
+
+def test_folder_is_looked_at_before_frames_are_scored(config, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is a file; choose another one"):
+        evaluate(replace(config, out=tmp_path / "file" / "scores.json", model=tmp_path / "none"))
 
 
 def test_table_for_people(config):

@@ -4,11 +4,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from deeplabv3.config import ModelConfig, to_record
+from deeplabv3.config import ModelConfig
 from deeplabv3.data.labels import CITYSCAPES
-from deeplabv3.errors import CheckpointError, InputError, OutputError
+from deeplabv3.errors import CheckpointError, InputError, NonFiniteError, OutputError
 from deeplabv3.model.checkpoint import digest, load_model, load_weights, read_checkpoint, write_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.records import to_record
 
 TENSORS = {
     "model/a": torch.arange(6, dtype=torch.float32).reshape(2, 3),
@@ -104,7 +105,7 @@ def test_newer_format_is_named(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_non_finite_weights_are_not_written(path, value):
     before = path.read_bytes()
-    with pytest.raises(CheckpointError, match="model/a holds NaN or infinity"):
+    with pytest.raises(NonFiniteError, match="model/a became NaN or infinite, so nothing was saved"):
         write_checkpoint(path, {"model/a": torch.tensor([value])}, {})
     assert path.read_bytes() == before
 

@@ -62,10 +62,26 @@ def test_without_network_the_message_says_which_file_goes_where(published, tmp_p
     assert not list((tmp_path / "cache").glob("*.pth"))
 
 
-def test_damaged_download_is_refused(published):
-    published.write_bytes(published.read_bytes()[:-1] + b"x")
+def test_damaged_download_is_refused_and_not_kept(published, tmp_path):
+    content = published.read_bytes()
+    published.write_bytes(content[:-1] + b"x")
     with pytest.raises(CheckpointError, match="is damaged: its SHA-256 starts with"):
         backbone_file("resnet18", "imagenet")
+    assert not list((tmp_path / "cache").iterdir())
+    published.write_bytes(content)
+    assert backbone_file("resnet18", "imagenet").is_file()
+
+
+def test_damaged_file_in_the_cache_is_refused(published):
+    path = backbone_file("resnet18", "imagenet")
+    path.write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        backbone_file("resnet18", "imagenet")
+
+
+def test_other_names_carry_no_digits(weights):
+    path = weights.rename(weights.with_name("net-20240115.pth"))
+    assert backbone_file("resnet18", str(path)) == path
 
 
 def test_local_file_is_taken_as_it_is(weights):

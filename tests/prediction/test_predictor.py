@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplabv3.config import PredictConfig, to_record
+from deeplabv3.config import PredictConfig
 from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX
 from deeplabv3.errors import DatasetError, InputError, OutputError
 from deeplabv3.model.checkpoint import write_checkpoint
@@ -13,6 +13,7 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.prediction.predictor import predict, predict_image
 from deeplabv3.prediction.render import class_shares, colorize, overlay, with_legend
 from deeplabv3.prediction.sources import find_images, result_stems
+from deeplabv3.records import to_record
 
 
 def stored(path):
@@ -87,10 +88,22 @@ def test_nothing_is_overwritten_unasked(config):
     predict(replace(config, overwrite=True))
 
 
-def test_broken_image_is_named(config, folder):
+def test_broken_image_is_named_and_the_others_are_written(config, folder):
     (folder / "b.png").write_bytes(b"no image")
-    with pytest.raises(DatasetError, match="b.png"):
+    with pytest.raises(DatasetError, match=r"b.png .*\(1 of 3 images are broken; the others are written\)"):
         predict(config)
+    assert {path.stem for path in (config.out / "labelIds").iterdir()} == {"a", "c"}
+
+
+def test_results_are_no_inputs(config, folder):
+    config = replace(config, out=folder / "results")
+    assert len(predict(config)) == 3
+    assert len(predict(replace(config, overwrite=True))) == 3
+
+
+def test_one_file_by_two_paths_is_one_input(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert len(find_images(["b.png", str(folder / "b.png")])) == 1
 
 
 def test_prediction_is_the_most_likely_class(tiny_config, rng):

@@ -3,29 +3,48 @@
 import csv
 import json
 import os
+import shlex
+import shutil
 import signal
+import threading
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
-from deeplabv3.config import ModelConfig, TrainConfig, from_record
+from deeplabv3.cli import parse
+from deeplabv3.config import ModelConfig, Phase, TrainConfig
 from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX
 from deeplabv3.data.loading import Batch, train_batches
 from deeplabv3.errors import CheckpointError, DatasetError, InputError, NonFiniteError, OutputError
+from deeplabv3.evaluation.confusion import no_counts
+from deeplabv3.evaluation.scores import scores_from
+from deeplabv3.files import write_whole
 from deeplabv3.model.checkpoint import digest, read_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.records import from_record
 from deeplabv3.training import loop
 from deeplabv3.training.loop import train, train_step
 from deeplabv3.training.schedule import learning_rate
-from deeplabv3.training.state import Position, RunPaths, restore
+from deeplabv3.training.state import PLACES, Position, RunPaths, restore, write_history
 from deeplabv3.training.stopping import Stopped
 from tests.conftest import write_frame
 
 CPU = torch.device("cpu")
+
+
+@contextmanager
+def ignored_sigterm():
+    """Signals that arrive when training has given its handlers back must not end the tests."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def timeless(history):
@@ -125,9 +144,11 @@ def test_best_checkpoint_is_the_best(whole_run):
 
 def test_config_yaml_repeats_the_run(whole_run):
     config, _ = whole_run
-    text = (config.run_dir / "config.yaml").read_text()
-    assert text.startswith("# to repeat this run: deeplabv3 train ")
-    assert from_record(TrainConfig, yaml.safe_load(text)) == replace(config, num_workers=0)
+    first, _, text = (config.run_dir / "config.yaml").read_text().partition("\n")
+    command = shlex.split(first.removeprefix("# to repeat this run: "))
+    assert command[:2] == ["deeplabv3", "train"]
+    assert parse("train", command[2:]) == replace(config, run_dir=Path("NEW_RUN"), num_workers=0)
+    assert not set(yaml.safe_load(text)) & set(PLACES)
 
 
 def test_same_seed_is_the_same_run(whole_run, tmp_path):
@@ -219,6 +240,126 @@ def test_run_is_not_overwritten(whole_run):
     config, _ = whole_run
     with pytest.raises(InputError, match=r"last.safetensors is there already: add --resume to go on"):
         train(config)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "losses.csv", "checkpoints/best.safetensors"])
+def test_files_of_others_are_not_overwritten(train_config, name):
+    path = train_config.run_dir / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(InputError, match=f"{name} is there already"):
+        train(train_config)
+    assert [file.read_text() for file in train_config.run_dir.rglob("*") if file.is_file()] == ["mine"]
+
+
+def test_last_is_written_last(train_config, monkeypatch):
+    """Only then is the epoch done: a crash before it repeats the epoch and writes the others again."""
+    names = []
+
+    def write(path, content):
+        names.append(path.stem)
+        return write_whole(path, content)
+
+    monkeypatch.setattr(loop, "write_whole", write)
+    train(replace(train_config, phases=train_config.phases[1:]))
+    assert names == ["config", "best", "epoch_1", "last"]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_broken_frame_ends_the_run_saved(train_config, streets, tmp_path, whole_run, split):
+    """The header is sound and the pixels are not: it is found out when the frame is read."""
+    data = tmp_path / "d"
+    shutil.copytree(streets, data)
+    path = find_samples(data, split)[0].image_path
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    config = replace(whole_run[0], data_dir=data, run_dir=tmp_path / "run")
+    with pytest.raises(DatasetError, match=f"{path.name} .*; the run is saved at epoch 1 of 4, .*add --resume"):
+        train(config)
+    path.write_bytes(content)
+    train(replace(config, resume=True))
+    assert final_state(config) == final_state(whole_run[0])
+
+
+def test_sizes_that_differ_are_found_before_training(train_config, tmp_path, streets):
+    data = tmp_path / "d"
+    shutil.copytree(streets, data)
+    Image.new("L", (5, 5)).save(find_samples(data, "val")[2].label_path)
+    with pytest.raises(DatasetError, match="is 5x5 and its image 64x96"):
+        train(replace(train_config, data_dir=data))
+    assert not train_config.run_dir.exists()
+
+
+def test_resume_on_other_classes_is_refused(whole_run):
+    config, _ = whole_run
+    with pytest.raises(InputError, match="was trained on other classes"):
+        train(replace(config, resume=True, ignored_classes=("train",)))
+
+
+def test_resume_within_another_epoch_is_refused(whole_run, tmp_path, stop_at):
+    config = replace(whole_run[0], run_dir=tmp_path / "run")
+    stop_at(1)
+    with pytest.raises(Stopped):
+        train(config)
+    with pytest.raises(InputError, match="cannot go on in another one .steps an epoch 2 -> 3, batch_size 3 -> 2"):
+        train(replace(config, resume=True, batch_size=2))
+
+
+def test_diverged_run_is_one_error(train_config):
+    phases = (Phase(epochs=2, learning_rate=1e30),)
+    with pytest.raises(NonFiniteError, match="lower the learning rate"):
+        train(replace(train_config, phases=phases))
+
+
+def test_validation_without_a_number_is_recorded(train_config, monkeypatch, capsys):
+    nothing = scores_from(no_counts(CITYSCAPES), CITYSCAPES, num_frames=1, loss=float("inf"))
+    monkeypatch.setattr(loop, "score_model", lambda *_, **__: nothing)
+    history = train(replace(train_config, phases=train_config.phases[1:]))
+    assert (history[0]["val_loss"], history[0]["miou"]) == (None, None)
+    assert "validation loss nan, mIoU - %" in capsys.readouterr().out
+
+
+def test_second_interrupt_ends_at_once(train_config, monkeypatch):
+    def two_signals(*arguments):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(loop, "train_step", two_signals)
+    with pytest.raises(KeyboardInterrupt):
+        train(train_config)
+
+
+def test_signals_do_not_disturb_the_save(train_config, stop_at, monkeypatch):
+    stop_at(1, signal.SIGTERM)
+
+    def encode(*arguments):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        return b"state"
+
+    monkeypatch.setattr(loop, "encode_checkpoint", encode)
+    with pytest.raises(Stopped):
+        train(train_config)
+    assert RunPaths(train_config).last.read_bytes() == b"state"
+
+
+def test_signal_after_the_last_step_changes_nothing(train_config, stop_at, monkeypatch):
+    def signal_and_write(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        write_history(*arguments)
+
+    with ignored_sigterm(), monkeypatch.context() as patch:
+        patch.setattr(loop, "write_history", signal_and_write)
+        assert len(train(replace(train_config, phases=train_config.phases[1:]))) == 1
+
+
+def test_training_outside_the_main_thread(train_config):
+    results = []
+    config = replace(train_config, phases=train_config.phases[1:])
+    thread = threading.Thread(target=lambda: results.append(train(config)))
+    thread.start()
+    thread.join()
+    assert len(results[0]) == 1
 
 
 def test_nothing_to_resume(train_config):
