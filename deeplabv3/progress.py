@@ -76,7 +76,7 @@ def _live_bar() -> bar.Progress:
 
     return bar.Progress(
         bar.TextColumn("{task.description}"),
-        bar.BarColumn(bar_width=24),
+        bar.BarColumn(bar_width=12),
         bar.MofNCompleteColumn(),
         bar.TextColumn("{task.fields[note]}", markup=False),
         bar.TimeRemainingColumn(compact=True),

@@ -115,7 +115,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
                         position.loss_sum += loss or 0.0
                         position.num_skipped += loss is None
                         left = watch.time_left(epochs * steps_per_epoch - step - 1)
-                        note = f"loss {loss or 0.0:.3f}, rate {rate_at(step):.2g}, {watch.summary()}, {left} to the end"
+                        note = f"loss {loss or 0.0:.3f}, rate {rate_at(step):.2g}, {watch.summary()}, {left} left"
                         progress.advance(note=note)
                         stop.check()
 
@@ -247,7 +247,8 @@ def _entry(
         "class_iou": validation.get("classScores"),
         "num_skipped": position.num_skipped,
         "seconds": round(watch.seconds, 3),
-        "speed": watch.summary(),
+        "images_per_second": round(watch.images_per_second, 3),
+        "waiting_share": round(watch.waiting_share, 4),
     }
 
 
@@ -257,7 +258,7 @@ def _line(entry: dict[str, Any], epochs: int) -> str:
     if entry["class_iou"] is not None:
         loss, miou = (math.nan if entry[name] is None else entry[name] for name in ("val_loss", "miou"))
         line += f", validation loss {loss:.4f}, mIoU {percent(miou)} %"
-    return f"{line}, {entry['speed']}"
+    return f"{line}, {entry['images_per_second']:.1f} images/s, {entry['waiting_share']:.0%} waiting"
 
 
 def validate(
@@ -298,14 +299,27 @@ class Stopwatch:
             self.num_batches += 1
             yield batch
             asked = time.perf_counter()
-            self.seconds = asked - self._start
+        self.seconds = asked - self._start
 
     def time_left(self, num_batches: int) -> str:
         """How long so many batches more will take, as hours:minutes:seconds; validations are not counted."""
         seconds = (time.perf_counter() - self._start) / self.num_batches * num_batches
         return str(timedelta(seconds=round(seconds)))
 
+    @property
+    def images_per_second(self) -> float:
+        """Speed since the start, to the end if it is over."""
+        return self.num_images / self._elapsed
+
+    @property
+    def waiting_share(self) -> float:
+        """Share of the time, 0..1, in which the loop waited for data."""
+        return self.waiting_seconds / self._elapsed
+
+    @property
+    def _elapsed(self) -> float:
+        return self.seconds or time.perf_counter() - self._start
+
     def summary(self) -> str:
-        """Speed and the share of time spent waiting for data."""
-        seconds = self.seconds or time.perf_counter() - self._start
-        return f"{self.num_images / seconds:.1f} images/s, {self.waiting_seconds / seconds:.0%} waiting for data"
+        """Both for people."""
+        return f"{self.images_per_second:.1f} images/s, {self.waiting_share:.0%} waiting"
