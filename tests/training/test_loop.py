@@ -479,14 +479,3 @@ def test_output_folder_that_cannot_be_made(train_config, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be made"):
         train(replace(train_config, run_dir=tmp_path / "file" / "run"))
-
-
-def test_watch_measures_waiting_and_stands_still_at_the_end(monkeypatch):
-    clock = iter(range(100))
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(clock)))
-    batch = Batch(torch.zeros(2, 3, 1, 1), torch.zeros(2, 1, 1), ("a", "b"))
-    watch = loop.Stopwatch()  # at 0; each look at the clock takes a second
-    for _ in watch.timed([batch, batch]):  # there at 1 and 3, asked for again at 2 and 4
-        pass
-    assert (watch.num_images, watch.waiting_seconds, watch.seconds) == (4, 2.0, 4.0)
-    assert (watch.images_per_second, watch.waiting_share) == (1.0, 0.5)
