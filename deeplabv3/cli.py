@@ -157,14 +157,8 @@ def parse(verb: str, words: Sequence[str]) -> Any:
     Raises:
         InputError: A flag is unknown, or a value is missing or not possible.
     """
-    cls, positional = VERBS[verb].config, VERBS[verb].positional
-    parser = make_parser(verb)
-    values = parser.parse_args(_normalised(words, cls)).as_dict()
-    if cls is PredictConfig and not values["inputs"]:
-        raise InputError("no image is given; give files, folders or patterns")
-    return from_record(
-        cls, {name: value for name, value in values.items() if name in positional or name in config_fields(cls)}
-    )
+    cls = VERBS[verb].config
+    return from_record(cls, make_parser(verb).parse_args(_normalised(words, cls)).as_dict())
 
 
 def make_parser(verb: str) -> Any:
@@ -229,9 +223,24 @@ _TRUTH = {"true": "true", "yes": "true", "false": "false", "no": "false"}
 
 
 def _recipe(name: str) -> str:
-    """The path of a recipe that comes with the package, or `name` as it is."""
-    path = RECIPES_DIR / f"{name}.yaml"
-    return str(path) if path.is_file() and not Path(name).exists() else name
+    """The path of a configuration file: `name` itself, or the recipe of that name that comes with the package.
+
+    Raises:
+        InputError: There is neither, or it holds no options.
+    """
+    import yaml
+
+    path = next((path for path in (Path(name), RECIPES_DIR / f"{name}.yaml") if path.is_file()), None)
+    if path is None:
+        recipes = ", ".join(sorted(recipe.stem for recipe in RECIPES_DIR.glob("*.yaml")))
+        raise InputError(f"there is no configuration file {name}; give a YAML file, or a recipe: {recipes}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no options; write lines such as 'batch_size: 8'")
+    return str(path)
 
 
 def _field_helps(cls: type) -> dict[str, str]:

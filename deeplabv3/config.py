@@ -71,7 +71,7 @@ class ModelConfig:
     atrous_rates: tuple[int, ...] | None = None
     aspp_channels: int = 256
     image_pooling: bool = True
-    dropout: float = 0.1
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -301,6 +301,7 @@ class PredictConfig:
         Raises:
             InputError: A value is not possible.
         """
+        require(len(self.inputs) >= 1, "inputs", [], "give image files, folders or patterns")
         require(0 <= self.opacity <= 1, "opacity", self.opacity, "give a value of 0 to 1")
         require_output_stride(self.output_stride)
 

@@ -61,7 +61,7 @@ def train_config(config: DemoConfig, streets: Path, run: Path) -> TrainConfig:
     return TrainConfig(
         data_dir=streets,
         run_dir=run,
-        model=ModelConfig(backbone="resnet18", width=32, aspp_channels=64, dropout=0.0),
+        model=ModelConfig(backbone="resnet18", width=32, aspp_channels=64),
         backbone_weights="none",
         phases=(Phase(epochs=18, learning_rate=0.1),),
         batch_size=4,

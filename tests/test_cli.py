@@ -221,6 +221,23 @@ def test_recipe_is_complete_and_found_by_name(path):
     assert set(given) == set(config_fields(TrainConfig)) - left_out
 
 
+def test_recipe_is_found_beside_a_folder_of_its_name(tmp_path, monkeypatch):
+    (tmp_path / "camvid").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert parse("train", ["camvid", "r", "--config", "camvid"]).model.backbone == "resnet18"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "a.yaml is not a YAML file"), ("", "a.yaml holds no options"), (None, "or a recipe: ")],
+)
+def test_unusable_config_file_is_named(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        parse("train", ["d", "r", "--config", str(tmp_path / "a.yaml")])
+
+
 def test_unknown_key_in_a_config_file(tmp_path):
     (tmp_path / "a.yaml").write_text("bach_size: 3\n")
     with pytest.raises(InputError, match="bach_size"):

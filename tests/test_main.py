@@ -81,6 +81,8 @@ def test_without_epochs_and_rate_it_is_the_published_protocol():
     assert (config.model.backbone, config.model.output_stride, config.crop_size) == ("resnet101", 16, (768, 768))
     assert (config.batch_size, config.eval_batch_size, config.save_checkpoint_index) == (8, 8, 5)
     assert (config.momentum, config.weight_decay) == (0.9, 5e-4)
+    assert (config.model.dropout, config.model.multi_grid, config.scale_range) == (0, None, (0.5, 2.0))
+    assert (config.flip, config.photometric_distortion, config.poly_power) == (True, False, 0.9)
 
 
 @pytest.mark.parametrize(

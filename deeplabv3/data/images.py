@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from deeplabv3.data.labels import IGNORE_INDEX, UNKNOWN, LabelSet
+from deeplabv3.data.labels import UNKNOWN, LabelSet
 from deeplabv3.errors import DatasetError
 
 Pixels = npt.NDArray[np.uint8]
@@ -66,7 +66,7 @@ def read_label(path: Path, label_set: LabelSet, *, train_ids: bool = False) -> P
         DatasetError: The file cannot be read, has colours, or holds a value outside the table.
     """
     values = read_label_values(path)
-    table = _train_id_table(label_set) if train_ids else label_set.train_id_of_id
+    table = label_set.train_id_of_file if train_ids else label_set.train_id_of_id
     label = table[values]
     if (label == UNKNOWN).any():
         seen = int(values[label == UNKNOWN][0])
@@ -126,13 +126,6 @@ def _errors(path: Path, formats: tuple[str, ...]) -> Iterator[None]:
         raise DatasetError(f"{path} cannot be read: {detail}; replace the file") from error
     except (*_DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DatasetError(f"{path} is not a sound image ({error}); replace the file") from error
-
-
-def _train_id_table(label_set: LabelSet) -> Pixels:
-    table = np.full(256, UNKNOWN, np.uint8)
-    table[: label_set.num_classes] = np.arange(label_set.num_classes)
-    table[IGNORE_INDEX] = IGNORE_INDEX
-    return table
 
 
 def _ranges(values: list[int]) -> str:

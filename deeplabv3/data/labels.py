@@ -43,6 +43,8 @@ class LabelClass:
         color: RGB, each 0..255, of colour masks and legends.
         category: The coarse group it is scored in ("vehicle"), or "".
         has_instances: Whether single objects are told apart in instance-id PNGs.
+        file_train_id: Value in `_labelTrainIds.png` files where it is not `train_id`, because classes before it were
+            left out of the table; None where it is.
     """
 
     name: str
@@ -51,6 +53,7 @@ class LabelClass:
     color: tuple[int, int, int]
     category: str = ""
     has_instances: bool = False
+    file_train_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,15 @@ class LabelSet:
         return table
 
     @cached_property
+    def train_id_of_file(self) -> npt.NDArray[np.uint8]:
+        """uint8 `(256,)`: value of a `_labelTrainIds.png` to trainId, `IGNORE_INDEX`, or `UNKNOWN`."""
+        table = np.full(256, UNKNOWN, np.uint8)
+        table[IGNORE_INDEX] = IGNORE_INDEX
+        for row in self.classes:
+            table[row.train_id if row.file_train_id is None else row.file_train_id] = row.train_id
+        return table
+
+    @cached_property
     def id_of_train_id(self) -> npt.NDArray[np.uint8]:
         """uint8 `(num_classes,)`: trainId to the label id that predictions are written with."""
         return np.array([row.id for row in self.evaluated], np.uint8)
@@ -140,7 +152,11 @@ class LabelSet:
         kept = sorted({row.train_id for row in self.classes if row.name not in dropped} - {IGNORE_INDEX})
         moved = {train_id: position for position, train_id in enumerate(kept)}
         rows = [
-            replace(row, train_id=IGNORE_INDEX if row.name in dropped else moved.get(row.train_id, IGNORE_INDEX))
+            replace(
+                row,
+                train_id=IGNORE_INDEX if row.name in dropped else moved.get(row.train_id, IGNORE_INDEX),
+                file_train_id=row.train_id if row.file_train_id is None else row.file_train_id,
+            )
             for row in self.classes
         ]
         return LabelSet(self.name, tuple(rows))

@@ -161,11 +161,19 @@ def _batches(dataset: Dataset[object], keys: Sequence[object], num_workers: int,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else each iteration would draw a seed from the run's own random numbers
     )
-    for item in loader:
-        if isinstance(item, DatasetError):
-            raise item
-        assert isinstance(item, Batch)
-        yield item
+    try:
+        for item in loader:
+            if isinstance(item, DatasetError):
+                raise item
+            assert isinstance(item, Batch)
+            yield item
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        detail = " ".join(str(error).split())
+        raise InputError(
+            f"a process that reads images ended ({detail}); use --num-workers 0, or free memory"
+        ) from error
 
 
 def _start_worker(worker: int) -> None:

@@ -77,34 +77,33 @@ def backbone_file(backbone: str, weights: str) -> Path:
     return verified(path)
 
 
-def verified(path: Path, name: str | None = None) -> Path:
-    """Check a file against the first digits of its SHA-256, which a published name carries (`resnet18-f37072fd.pth`).
-
-    Args:
-        path: The file; it comes back.
-        name: The published name, if the file has another one.
+def verified(path: Path) -> Path:
+    """The same path, if its file has the SHA-256 that its name promises.
 
     Raises:
-        CheckpointError: They differ.
+        CheckpointError: It has another one.
     """
-    expected = re.fullmatch(r"resnet\d+-([0-9a-f]{8})\.pth", name or path.name)
+    if not has_right_digest(path, path.name):
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is another one; delete it, and it is fetched again")
+    return path
+
+
+def has_right_digest(path: Path, name: str) -> bool:
+    """Whether a file's SHA-256 begins as its published name says (`resnet18-f37072fd.pth`); True for other names."""
+    expected = re.fullmatch(r"resnet\d+-([0-9a-f]{8})\.pth", name)
     if expected is None:
-        return path
+        return True
     total = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             total.update(chunk)
-    seen = total.hexdigest()
-    if not seen.startswith(expected[1]):
-        raise CheckpointError(f"{path} is damaged: its SHA-256 starts with {seen[:8]}; delete it and fetch it again")
-    return path
+    return total.hexdigest().startswith(expected[1])
 
 
 def download(url: str, path: Path) -> None:
     """Fetch a file; `path` appears only when it is complete and its SHA-256 is right.
 
     Raises:
-        CheckpointError: What came is damaged.
         InputError: It cannot be fetched or written; the message says which file to put where.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -116,7 +115,11 @@ def download(url: str, path: Path) -> None:
                 while chunk := answer.read(CHUNK_BYTES):
                     file.write(chunk)
                     progress.advance(len(chunk))
-        verified(partial, path.name).replace(path)
+            if progress.done < size:
+                raise OSError(f"it ended after {progress.done:,} of {size:,} bytes")
+        if not has_right_digest(partial, path.name):
+            raise OSError("its SHA-256 is wrong")
+        partial.replace(path)
     except (OSError, ValueError, HTTPException) as error:
         raise InputError(
             f"{url} cannot be fetched ({error}); fetch it elsewhere and put it at {path}, or pass a local file with "

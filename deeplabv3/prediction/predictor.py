@@ -18,6 +18,9 @@ from deeplabv3.prediction.render import colorize, overlay, save_picture, with_le
 from deeplabv3.prediction.sources import find_images, result_stems
 from deeplabv3.progress import track
 
+KINDS = ("labelIds", "color", "overlay")
+"""The folders of the results."""
+
 
 @torch.inference_mode()
 def predict_image(model: DeepLabV3, image: Pixels) -> Pixels:
@@ -47,7 +50,7 @@ def predict(config: PredictConfig) -> list[Path]:
             image is broken, all others are written first.
     """
     device = choose_device(config.device)
-    images = find_images(config.inputs, leave_out=config.out)
+    images = find_images(config.inputs, leave_out=[config.out / kind for kind in KINDS])
     results = [Results(config.out, stem) for stem in result_stems(images)]
     require_writable(config.out)
     if not config.overwrite:
@@ -79,9 +82,7 @@ class Results:
     """
 
     def __init__(self, folder: Path, stem: str) -> None:
-        self.label_ids, self.color, self.overlay = (
-            folder / kind / f"{stem}.png" for kind in ("labelIds", "color", "overlay")
-        )
+        self.label_ids, self.color, self.overlay = (folder / kind / f"{stem}.png" for kind in KINDS)
 
     @property
     def paths(self) -> tuple[Path, Path, Path]:

@@ -12,28 +12,26 @@ from deeplabv3.data.images import SUFFIXES
 from deeplabv3.errors import InputError
 
 
-def find_images(inputs: Sequence[str], leave_out: Path | None = None) -> list[Path]:
+def find_images(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Path]:
     """All images that files, folders and glob patterns name, each once, those of a folder or pattern sorted.
 
     Args:
         inputs: Image files of any name, folders that are searched through, or patterns such as "clips/*/*.jpg".
-        leave_out: A folder whose files are no inputs, the one of the results.
+        leave_out: Folders whose files are no inputs unless they are named themselves: those of the results.
 
     Raises:
         InputError: One of them names nothing.
     """
+    results = {folder.resolve() for folder in leave_out}
     found: dict[Path, Path] = {}
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            results = leave_out.resolve() if leave_out else None
-            matches = sorted(
-                file for file in path.rglob("*") if _is_image(file) and results not in file.resolve().parents
-            )
+            matches = sorted(file for file in path.rglob("*") if _is_input(file, results))
         elif path.is_file():
             matches = [path]
         else:
-            matches = sorted(Path(file) for file in glob.glob(text, recursive=True) if _is_image(Path(file)))
+            matches = sorted(file for file in map(Path, glob.glob(text, recursive=True)) if _is_input(file, results))
         if not matches:
             raise InputError(
                 f"no image is found for {text!r}; give a file, a folder or a pattern of {', '.join(SUFFIXES)}"
@@ -64,5 +62,6 @@ def result_stems(images: Sequence[Path]) -> list[str]:
     return stems
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+def _is_input(path: Path, results: set[Path]) -> bool:
+    is_image = path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+    return is_image and results.isdisjoint(path.resolve().parents)

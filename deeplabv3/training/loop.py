@@ -31,6 +31,7 @@ from deeplabv3.training.state import (
     RunPaths,
     changes,
     config_yaml,
+    describe_epoch,
     restore,
     state_record,
     state_tensors,
@@ -67,7 +68,8 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     folders = (paths.run_dir, paths.checkpoint_dir, paths.losses_dir)
     for folder in folders:
         require_writable(folder)
-    start = _start(paths, config, label_set, steps_per_epoch)
+    epoch_content = describe_epoch(train_samples, config, steps_per_epoch)
+    start = _start(paths, config, label_set, epoch_content)
 
     # 2. Build.
     torch.manual_seed(config.seed)
@@ -87,14 +89,14 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     position = Position() if start is None else restore(start, model, optimizer, device)
     for folder in folders:
         make_dir(folder)
-    write_whole(paths.config, config_yaml(config))
 
     def rate_at(step: int) -> float:
         return learning_rate(step, config.phases, steps_per_epoch, config.poly_power)
 
     def save(*targets: Path) -> None:
-        record = state_record(config, label_set, position, steps_per_epoch)
+        record = state_record(config, label_set, position, epoch_content)
         content = encode_checkpoint(state_tensors(model, optimizer, device), record)
+        write_whole(paths.config, config_yaml(config))
         for target in targets:
             write_whole(target, content)
 
@@ -163,10 +165,31 @@ def train_step(
         The loss, or None for a batch without any labelled pixel, after which nothing is updated.
 
     Raises:
+        InputError: The device's memory is too small.
         NonFiniteError: The loss or a gradient is NaN or infinite; weights and optimizer are as before.
     """
     if bool((batch.label == IGNORE_INDEX).all()):
         return None
+    try:
+        return _update(model, optimizer, batch, rate, step, device, precision)
+    except torch.OutOfMemoryError as error:
+        count, _, height, width = batch.image.shape
+        raise InputError(
+            f"the memory of {device} is too small for batch_size {count} with crops of {height}x{width}; lower "
+            "batch_size or crop_size, or choose a smaller backbone"
+        ) from error
+
+
+def _update(
+    model: DeepLabV3,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    rate: float,
+    step: int,
+    device: torch.device,
+    precision: str,
+) -> float:
+    """`train_step` for a batch that has labelled pixels."""
     image = batch.image.to(device, non_blocking=True)  # (N, 3, H, W)
     label = batch.label.to(device, non_blocking=True)  # (N, H, W)
     optimizer.zero_grad(set_to_none=True)
@@ -197,7 +220,7 @@ def _completed(config: TrainConfig, label_set: LabelSet, device: torch.device) -
     return replace(config, model=model, num_workers=workers)
 
 
-def _start(paths: RunPaths, config: TrainConfig, label_set: LabelSet, steps_per_epoch: int) -> Checkpoint | None:
+def _start(paths: RunPaths, config: TrainConfig, label_set: LabelSet, epoch_content: str) -> Checkpoint | None:
     """The checkpoint to go on from, or None for a new run.
 
     Raises:
@@ -218,12 +241,15 @@ def _start(paths: RunPaths, config: TrainConfig, label_set: LabelSet, steps_per_
         raise InputError(
             f"{paths.last} was trained on other classes; give the --labels and --ignored-classes of its run"
         )
+    before = checkpoint.record["epoch_content"]
+    if before != epoch_content and checkpoint.record["position"]["batch"]:
+        raise InputError(
+            f"{paths.last} was saved within an epoch of {before} and cannot go on in one of {epoch_content}; "
+            "restore the images under their names and the batch size, or copy a kept checkpoint over it"
+        )
     changed = changes(checkpoint.record["config"], config)
-    before = checkpoint.record["steps_per_epoch"]
-    if before != steps_per_epoch:
-        changed = ", ".join(filter(None, [f"steps an epoch {before} -> {steps_per_epoch}", changed]))
-        if checkpoint.record["position"]["batch"]:
-            raise InputError(f"{paths.last} was saved within an epoch and cannot go on in another one ({changed})")
+    if before != epoch_content:
+        changed = ", ".join(filter(None, [f"an epoch of {before} -> {epoch_content}", changed]))
     if changed:
         print(f"note: the run goes on with other values than it began with: {changed}", file=sys.stderr)
     return checkpoint

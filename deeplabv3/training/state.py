@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,13 @@ from torch import Tensor
 
 from deeplabv3 import __version__
 from deeplabv3.config import TrainConfig
+from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.model.checkpoint import SUFFIX, Checkpoint, load_weights
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.records import to_record
 from deeplabv3.report.curves import History, plot_losses, write_log, write_losses
-from deeplabv3.training.schedule import phase_of_epoch
+from deeplabv3.training.schedule import num_epochs, phase_of_epoch
 
 PLACES = ("data_dir", "run_dir", "checkpoint_dir", "losses_dir")
 """Options that say where a run is and nothing about what it computes."""
@@ -88,8 +90,10 @@ class RunPaths:
         return [self.plot, self.losses_dir / f"{self.stem(epoch)}.png"] if self._options.losses_dir else [self.plot]
 
     def existing(self) -> list[Path]:
-        """The files of a run that are there already."""
-        files = (self.last, self.best, self.config, self.log, self.losses, self.plot)
+        """The files that the run would write and that are there already."""
+        epochs = range(1, num_epochs(self._options.phases) + 1)
+        later = [path for epoch in epochs for path in (self.kept(epoch), *self.plots(epoch))]
+        files = (self.last, self.best, self.config, self.log, self.losses, *later)
         return [path for path in files if path.exists()]
 
 
@@ -109,13 +113,18 @@ def config_yaml(config: TrainConfig) -> str:
     """A run's configuration as YAML, opening with the command that repeats it."""
     import yaml  # costs start-up time
 
-    values = {
-        name: value for name, value in to_record(config).items() if name not in (*PLACES, "num_classes", "resume")
-    }
+    left_out = {*PLACES, "num_classes", "num_workers", "resume"}  # what another folder, data set or machine decides
+    values = {name: value for name, value in to_record(config).items() if name not in left_out}
     command = shlex.join(
         ["deeplabv3", "train", str(config.data_dir), "NEW_RUN", "--config", str(RunPaths(config).config)]
     )
     return f"# to repeat this run: {command}\n" + yaml.safe_dump(values, sort_keys=False)
+
+
+def describe_epoch(samples: Sequence[Sample], config: TrainConfig, steps_per_epoch: int) -> str:
+    """What the batches of an epoch are made from, in words that differ when it does."""
+    names = hashlib.sha256("\n".join(sample.name for sample in samples).encode()).hexdigest()
+    return f"{steps_per_epoch} steps of {config.batch_size} from {len(samples)} images (names {names[:8]})"
 
 
 def changes(before: Mapping[str, Any], config: TrainConfig) -> str:
@@ -163,13 +172,13 @@ def restore(
     return Position(**checkpoint.record["position"])
 
 
-def state_record(config: TrainConfig, label_set: LabelSet, position: Position, steps_per_epoch: int) -> dict[str, Any]:
+def state_record(config: TrainConfig, label_set: LabelSet, position: Position, epoch_content: str) -> dict[str, Any]:
     """The JSON part of a checkpoint."""
     return {
         "model": to_record(config.model),
         "labels": label_set.to_dict(),
         "config": to_record(config),
         "position": asdict(position),
-        "steps_per_epoch": steps_per_epoch,
+        "epoch_content": epoch_content,
         "versions": {"deeplabv3": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }

@@ -82,6 +82,15 @@ def test_train_ids_stay(tmp_path):
     assert read_label(tmp_path / "a.png", CITYSCAPES, train_ids=True).tolist() == [[0, 18, 255]]
 
 
+@pytest.mark.parametrize("train_ids", [False, True])
+def test_classes_left_out_do_not_move_the_files_values(tmp_path, train_ids):
+    labels = CITYSCAPES.without(["road", "bicycle"]).without(["building"])
+    assert labels.names[:3] == ("sidewalk", "wall", "fence")
+    values = [0, 1, 2, 3, 18, 255] if train_ids else [7, 8, 11, 12, 33, 0]
+    Image.fromarray(np.array([values], np.uint8)).save(tmp_path / "a.png")
+    assert read_label(tmp_path / "a.png", labels, train_ids=train_ids).tolist() == [[255, 0, 255, 1, 255, 255]]
+
+
 @pytest.mark.parametrize(("value", "train_ids", "allowed"), [(34, False, "0-33"), (19, True, "0-18, 255")])
 def test_value_outside_the_table_is_named(tmp_path, value, train_ids, allowed):
     Image.fromarray(np.array([[7, value]], np.uint8)).save(tmp_path / "a.png")

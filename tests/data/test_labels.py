@@ -43,6 +43,16 @@ def test_own_classes(tmp_path):
     np.testing.assert_array_equal(labels.palette, [[1, 2, 3], [4, 5, 6]])
 
 
+def test_classes_are_left_out_by_name():
+    labels = CITYSCAPES.without(["sidewalk"])
+    assert labels.num_classes == 18
+    assert labels.train_id_of_id[[7, 8, 11]].tolist() == [0, IGNORE_INDEX, 1]
+    assert LabelSet.from_dict(labels.to_dict()) == labels
+    assert CITYSCAPES.without([]) is CITYSCAPES
+    with pytest.raises(DatasetError, match="trains no class 'moon' to ignore; it has road"):
+        CITYSCAPES.without(["moon"])
+
+
 def test_two_ids_may_share_a_train_id():
     rows = [{"name": "car", "id": 1, "color": [0, 0, 1]}, {"name": "van", "id": 2, "color": [0, 0, 2], "train_id": 0}]
     labels = LabelSet.from_dict({"classes": rows})

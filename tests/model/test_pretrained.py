@@ -1,4 +1,6 @@
 import hashlib
+import io
+from typing import ClassVar
 
 import pytest
 import torch
@@ -65,11 +67,21 @@ def test_without_network_the_message_says_which_file_goes_where(published, tmp_p
 def test_damaged_download_is_refused_and_not_kept(published, tmp_path):
     content = published.read_bytes()
     published.write_bytes(content[:-1] + b"x")
-    with pytest.raises(CheckpointError, match="is damaged: its SHA-256 starts with"):
+    with pytest.raises(InputError, match="its SHA-256 is wrong.; fetch it elsewhere and put it at .*resnet18-"):
         backbone_file("resnet18", "imagenet")
     assert not list((tmp_path / "cache").iterdir())
     published.write_bytes(content)
     assert backbone_file("resnet18", "imagenet").is_file()
+
+
+def test_download_that_breaks_off_says_so(published, tmp_path, monkeypatch):
+    class Broken(io.BytesIO):
+        headers: ClassVar = {"Content-Length": "1000"}
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Broken(bytes(400)))
+    with pytest.raises(InputError, match="it ended after 400 of 1,000 bytes.; fetch it elsewhere and put it at"):
+        backbone_file("resnet18", "imagenet")
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_damaged_file_in_the_cache_is_refused(published):

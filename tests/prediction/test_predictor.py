@@ -96,9 +96,9 @@ def test_broken_image_is_named_and_the_others_are_written(config, folder):
 
 
 def test_results_are_no_inputs(config, folder):
-    config = replace(config, out=folder / "results")
-    assert len(predict(config)) == 3
-    assert len(predict(replace(config, overwrite=True))) == 3
+    config = replace(config, out=folder, overwrite=True)
+    for inputs in ((str(folder),), (str(folder),), (str(folder / "**" / "*.*g"),)):
+        assert len(predict(replace(config, inputs=inputs))) == 3
 
 
 def test_one_file_by_two_paths_is_one_input(folder, monkeypatch):

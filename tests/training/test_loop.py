@@ -28,11 +28,12 @@ from deeplabv3.evaluation.scores import scores_from
 from deeplabv3.files import write_whole
 from deeplabv3.model.checkpoint import digest, read_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.device import place
 from deeplabv3.records import from_record
 from deeplabv3.training import loop
 from deeplabv3.training.loop import train, train_step
 from deeplabv3.training.schedule import learning_rate
-from deeplabv3.training.state import PLACES, Position, RunPaths, restore, write_history
+from deeplabv3.training.state import PLACES, RunPaths, restore, write_history
 from deeplabv3.training.stopping import Stopped
 from tests.conftest import write_frame
 
@@ -56,8 +57,13 @@ def timeless(history):
 
 
 def final_state(config):
-    checkpoint = read_checkpoint(RunPaths(config).last)
-    return digest(checkpoint.tensors, ""), timeless(checkpoint.record["position"]["history"])
+    """All that a run leaves behind, less what depends on the clock."""
+    state = []
+    for path in (RunPaths(config).last, RunPaths(config).best):
+        checkpoint = read_checkpoint(path)
+        position = checkpoint.record["position"]
+        state.append((digest(checkpoint.tensors, ""), {**position, "history": timeless(position["history"])}))
+    return state
 
 
 @pytest.fixture
@@ -89,7 +95,7 @@ def whole_run(streets, tmp_path_factory):
 
 
 def make_config(streets, folder) -> TrainConfig:
-    model = ModelConfig(backbone="resnet18", width=16, aspp_channels=8)
+    model = ModelConfig(backbone="resnet18", width=16, aspp_channels=8, dropout=0.2)
     return TrainConfig(
         data_dir=streets,
         run_dir=folder / "run",
@@ -150,7 +156,7 @@ def test_config_yaml_repeats_the_run(whole_run):
     first, _, text = (config.run_dir / "config.yaml").read_text().partition("\n")
     command = shlex.split(first.removeprefix("# to repeat this run: "))
     assert command[:2] == ["deeplabv3", "train"]
-    assert parse("train", command[2:]) == replace(config, run_dir=Path("NEW_RUN"), num_workers=0)
+    assert parse("train", command[2:]) == replace(config, run_dir=Path("NEW_RUN"))
     assert not set(yaml.safe_load(text)) & set(PLACES)
 
 
@@ -215,8 +221,11 @@ def test_resume_needs_every_part(whole_run, tmp_path, stop_at, monkeypatch, part
     assert final_state(config) != final_state(whole_run[0])
 
 
-@pytest.mark.parametrize("part", ["epoch", "batch", "loss_sum", "history"])
-def test_resume_needs_the_position(whole_run, tmp_path, stop_at, monkeypatch, part):
+@pytest.mark.parametrize(
+    ("part", "wrong"),
+    [("epoch", 0), ("batch", 0), ("loss_sum", 0.0), ("history", []), ("best_miou", 2.0), ("num_skipped", 1)],
+)
+def test_resume_needs_the_position(whole_run, tmp_path, stop_at, monkeypatch, part, wrong):
     config = replace(whole_run[0], run_dir=tmp_path / "run")
     stop_at(3)
     with pytest.raises(Stopped):
@@ -224,7 +233,7 @@ def test_resume_needs_the_position(whole_run, tmp_path, stop_at, monkeypatch, pa
 
     def forgetful(*arguments):
         position = restore(*arguments)
-        setattr(position, part, getattr(Position(), part))
+        setattr(position, part, wrong)
         return position
 
     monkeypatch.setattr(loop, "restore", forgetful)
@@ -245,7 +254,10 @@ def test_run_is_not_overwritten(whole_run):
         train(config)
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "losses.csv", "checkpoints/best.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    ["config.yaml", "losses.csv", "losses.png", "checkpoints/best.safetensors", "checkpoints/epoch_4.safetensors"],
+)
 def test_files_of_others_are_not_overwritten(train_config, name):
     path = train_config.run_dir / name
     path.parent.mkdir(parents=True)
@@ -304,8 +316,32 @@ def test_resume_within_another_epoch_is_refused(whole_run, tmp_path, stop_at):
     stop_at(1)
     with pytest.raises(Stopped):
         train(config)
-    with pytest.raises(InputError, match="cannot go on in another one .steps an epoch 2 -> 3, batch_size 3 -> 2"):
+    with pytest.raises(
+        InputError, match="within an epoch of 2 steps of 3 from 6 images .* and cannot go on in one of 3 steps of 2"
+    ):
         train(replace(config, resume=True, batch_size=2))
+
+
+def test_resume_with_other_images_says_so(whole_run, tmp_path, capsys):
+    config = replace(whole_run[0], run_dir=tmp_path / "run", data_dir=tmp_path / "d")
+    shutil.copytree(whole_run[0].run_dir, config.run_dir)
+    shutil.copytree(whole_run[0].data_dir, config.data_dir)
+    sample = find_samples(config.data_dir, "train")[0]
+    for path in (sample.image_path, sample.label_path):
+        path.rename(path.with_name(path.name.replace(sample.name, "other_000000_000000")))
+    train(replace(config, resume=True))
+    assert "an epoch of 2 steps of 3 from 6 images" in capsys.readouterr().err
+
+
+def test_run_that_failed_at_once_can_be_started_again(train_config, monkeypatch):
+    def fail(*arguments):
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_update", fail)
+        with pytest.raises(InputError, match="memory of cpu is too small for batch_size 3 with crops of 32x48; lower"):
+            train(train_config)
+    assert len(train(replace(train_config, phases=train_config.phases[1:]))) == 1
 
 
 def test_diverged_run_is_one_error(train_config):
@@ -455,12 +491,13 @@ def test_golden_losses(streets, tmp_path, golden):
             if parameter.ndim == 4:
                 scale = (2 / parameter[0].numel()) ** 0.5
                 parameter.copy_(torch.from_numpy(generator.standard_normal(parameter.shape) * scale))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
+    model = place(model, CPU)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4, fused=True)
     samples = find_samples(streets, "train")
     losses = []
     for step in range(20):
         batch = next(train_batches(samples, CITYSCAPES, config, step // 2, step % 2, pin_memory=False))
-        rate = learning_rate(step, loop_phases(), 5)
+        rate = learning_rate(step, loop_phases(), 2) or 0.005
         losses.append(train_step(model, optimizer, batch, rate, step, CPU, "float32"))
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
     golden("losses.txt", "".join(f"{step} {loss:.10f}\n" for step, loss in enumerate(losses)))
