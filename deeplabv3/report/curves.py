@@ -34,6 +34,7 @@ def write_losses(history: History, path: Path) -> None:
 def plot_losses(history: History, path: Path) -> None:
     """Draw training and validation loss, and mIoU in percent where it was measured, over epochs."""
     from matplotlib.figure import Figure  # no pyplot: no window system, no global state
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
     axes = figure.subplots()
@@ -43,6 +44,7 @@ def plot_losses(history: History, path: Path) -> None:
     xs = [entry["epoch"] for entry in validated]
     axes.plot(xs, [entry["val_loss"] for entry in validated], color="#d1603d", marker=".", label="validation loss")
     axes.set(xlabel="epoch", ylabel="cross-entropy a pixel", ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     right = axes.twinx()
     miou = [float("nan") if entry["miou"] is None else 100 * entry["miou"] for entry in validated]
