@@ -137,6 +137,8 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
                 print(_line(entry, epochs), flush=True)
                 if epoch + 1 < epochs:
                     stop.check()
+        except torch.OutOfMemoryError as error:
+            raise InputError(_too_large(config, device)) from error
         except (Stopped, DatasetError) as reason:
             stop.save_undisturbed()
             save(paths.last)
@@ -165,31 +167,10 @@ def train_step(
         The loss, or None for a batch without any labelled pixel, after which nothing is updated.
 
     Raises:
-        InputError: The device's memory is too small.
         NonFiniteError: The loss or a gradient is NaN or infinite; weights and optimizer are as before.
     """
     if bool((batch.label == IGNORE_INDEX).all()):
         return None
-    try:
-        return _update(model, optimizer, batch, rate, step, device, precision)
-    except torch.OutOfMemoryError as error:
-        count, _, height, width = batch.image.shape
-        raise InputError(
-            f"the memory of {device} is too small for batch_size {count} with crops of {height}x{width}; lower "
-            "batch_size or crop_size, or choose a smaller backbone"
-        ) from error
-
-
-def _update(
-    model: DeepLabV3,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    rate: float,
-    step: int,
-    device: torch.device,
-    precision: str,
-) -> float:
-    """`train_step` for a batch that has labelled pixels."""
     image = batch.image.to(device, non_blocking=True)  # (N, 3, H, W)
     label = batch.label.to(device, non_blocking=True)  # (N, H, W)
     optimizer.zero_grad(set_to_none=True)
@@ -253,6 +234,14 @@ def _start(paths: RunPaths, config: TrainConfig, label_set: LabelSet, epoch_cont
     if changed:
         print(f"note: the run goes on with other values than it began with: {changed}", file=sys.stderr)
     return checkpoint
+
+
+def _too_large(config: TrainConfig, device: torch.device) -> str:
+    height, width = config.crop_size
+    return (
+        f"the memory of {device} is too small for batch_size {config.batch_size} with crops of {height}x{width}; "
+        "lower batch_size or crop_size, or choose a smaller backbone"
+    )
 
 
 def _entry(

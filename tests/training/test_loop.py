@@ -1,13 +1,9 @@
-"""The training loop on a tiny network: what it writes, that it resumes to the bit, what it refuses."""
+"""The training loop on a tiny network: what it writes, what it learns, what it refuses."""
 
 import csv
 import json
-import os
 import shlex
 import shutil
-import signal
-import threading
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,101 +14,23 @@ import yaml
 from PIL import Image
 
 from deeplabv3.cli import parse
-from deeplabv3.config import ModelConfig, Phase, TrainConfig
+from deeplabv3.config import Phase
 from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX
 from deeplabv3.data.loading import Batch, train_batches
-from deeplabv3.errors import CheckpointError, DatasetError, InputError, NonFiniteError, OutputError
+from deeplabv3.errors import DatasetError, InputError, NonFiniteError, OutputError
 from deeplabv3.evaluation.confusion import no_counts
 from deeplabv3.evaluation.scores import scores_from
 from deeplabv3.files import write_whole
 from deeplabv3.model.checkpoint import digest, read_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import place
-from deeplabv3.records import from_record
 from deeplabv3.training import loop
 from deeplabv3.training.loop import train, train_step
 from deeplabv3.training.schedule import learning_rate
-from deeplabv3.training.state import PLACES, RunPaths, restore, write_history
-from deeplabv3.training.stopping import Stopped
+from deeplabv3.training.state import PLACES, RunPaths
 from tests.conftest import write_frame
-
-CPU = torch.device("cpu")
-
-
-CLOCK = ("seconds", "images_per_second", "waiting_share")
-
-
-@contextmanager
-def ignored_sigterm():
-    """Signals that arrive when training has given its handlers back must not end the tests."""
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-def timeless(history):
-    """A history without what depends on the clock."""
-    return [{name: value for name, value in entry.items() if name not in CLOCK} for entry in history]
-
-
-def final_state(config):
-    """All that a run leaves behind, less what depends on the clock."""
-    state = []
-    for path in (RunPaths(config).last, RunPaths(config).best):
-        checkpoint = read_checkpoint(path)
-        position = checkpoint.record["position"]
-        state.append((digest(checkpoint.tensors, ""), {**position, "history": timeless(position["history"])}))
-    return state
-
-
-@pytest.fixture
-def stop_at(monkeypatch):
-    """Send a signal to this process in the n-th training step, counted from 1."""
-
-    def arrange(step: int, number: int = signal.SIGINT) -> None:
-        real, count = loop.train_step, 0
-
-        def step_and_signal(*arguments):
-            nonlocal count
-            count += 1
-            loss = real(*arguments)
-            if count == step:
-                os.kill(os.getpid(), number)
-            return loss
-
-        monkeypatch.setattr(loop, "train_step", step_and_signal)
-
-    return arrange
-
-
-@pytest.fixture(scope="module")
-def whole_run(streets, tmp_path_factory):
-    """A run of four epochs that nothing interrupted."""
-    torch.set_num_threads(1)
-    config = make_config(streets, tmp_path_factory.mktemp("whole"))
-    return config, train(config)
-
-
-def make_config(streets, folder) -> TrainConfig:
-    model = ModelConfig(backbone="resnet18", width=16, aspp_channels=8, dropout=0.2)
-    return TrainConfig(
-        data_dir=streets,
-        run_dir=folder / "run",
-        model=model,
-        backbone_weights="none",
-        phases=loop_phases(),
-        batch_size=3,
-        crop_size=(32, 48),
-        photometric_distortion=True,
-        save_checkpoint_index=2,
-        device="cpu",
-    )
-
-
-def loop_phases():
-    record = {"phases": [{"epochs": 3, "learning_rate": 0.05}, {"epochs": 1, "learning_rate": 0.01}]}
-    return from_record(TrainConfig, {"data_dir": "d", "run_dir": "r", **record}).phases
+from tests.training.conftest import CPU, final_state, loop_phases, make_config
 
 
 def test_run_folder_is_complete(whole_run):
@@ -167,87 +85,6 @@ def test_same_seed_is_the_same_run(whole_run, tmp_path):
     assert final_state(again) == final_state(config)
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 4, 7, 8])
-def test_stopped_and_resumed_is_uninterrupted(whole_run, tmp_path, stop_at, step):
-    """Step 4 is 2+2 epochs; 2, 4 and 8 stop before a validation, odd ones within an epoch, 7 in the second phase."""
-    config = replace(whole_run[0], run_dir=tmp_path / "run")
-    stop_at(step)
-    with pytest.raises(Stopped, match=r"saved in .*last.safetensors") as stopped:
-        train(config)
-    assert stopped.value.exit_code == 130
-    train(replace(config, resume=True))
-    assert final_state(config) == final_state(whole_run[0])
-
-
-def test_two_stops_in_one_run(whole_run, tmp_path, stop_at):
-    config = replace(whole_run[0], run_dir=tmp_path / "run")
-    for _ in range(2):
-        stop_at(3, signal.SIGTERM)
-        with pytest.raises(Stopped) as stopped:
-            train(config)
-        assert stopped.value.exit_code == 143
-        config = replace(config, resume=True)
-    stop_at(-1)
-    train(config)
-    assert final_state(config) == final_state(whole_run[0])
-
-
-def test_stop_during_validation(whole_run, tmp_path, monkeypatch):
-    config = replace(whole_run[0], run_dir=tmp_path / "run")
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "score_model", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
-        with pytest.raises(Stopped, match="stopped in epoch 1 of 4, batch 2 of 2"):
-            train(config)
-    train(replace(config, resume=True))
-    assert final_state(config) == final_state(whole_run[0])
-
-
-@pytest.mark.parametrize("part", ["model/", "optimizer/", "random/"])
-def test_resume_needs_every_part(whole_run, tmp_path, stop_at, monkeypatch, part):
-    """The comparison of the tests above fails as soon as one part is not restored."""
-    config = replace(whole_run[0], run_dir=tmp_path / "run")
-    stop_at(3)
-    with pytest.raises(Stopped):
-        train(config)
-
-    def forgetful(checkpoint, model, optimizer, device):
-        spoiled = {name: torch.zeros_like(v) for name, v in checkpoint.tensors.items() if name.startswith(part)}
-        if part == "random/":
-            spoiled = {"random/cpu": torch.Generator().manual_seed(9).get_state()}
-        return restore(replace(checkpoint, tensors={**checkpoint.tensors, **spoiled}), model, optimizer, device)
-
-    monkeypatch.setattr(loop, "restore", forgetful)
-    train(replace(config, resume=True))
-    assert final_state(config) != final_state(whole_run[0])
-
-
-@pytest.mark.parametrize(
-    ("part", "wrong"),
-    [("epoch", 0), ("batch", 0), ("loss_sum", 0.0), ("history", []), ("best_miou", 2.0), ("num_skipped", 1)],
-)
-def test_resume_needs_the_position(whole_run, tmp_path, stop_at, monkeypatch, part, wrong):
-    config = replace(whole_run[0], run_dir=tmp_path / "run")
-    stop_at(3)
-    with pytest.raises(Stopped):
-        train(config)
-
-    def forgetful(*arguments):
-        position = restore(*arguments)
-        setattr(position, part, wrong)
-        return position
-
-    monkeypatch.setattr(loop, "restore", forgetful)
-    train(replace(config, resume=True))
-    assert final_state(config) != final_state(whole_run[0])
-
-
-def test_finished_run_resumes_to_itself(whole_run):
-    config, history = whole_run
-    before = final_state(config)
-    assert timeless(train(replace(config, resume=True))) == timeless(history)
-    assert final_state(config) == before
-
-
 def test_run_is_not_overwritten(whole_run):
     config, _ = whole_run
     with pytest.raises(InputError, match=r"last.safetensors is there already: add --resume to go on"):
@@ -280,22 +117,6 @@ def test_last_is_written_last(train_config, monkeypatch):
     assert names == ["config", "best", "epoch_1", "last"]
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_broken_frame_ends_the_run_saved(train_config, streets, tmp_path, whole_run, split):
-    """The header is sound and the pixels are not: it is found out when the frame is read."""
-    data = tmp_path / "d"
-    shutil.copytree(streets, data)
-    path = find_samples(data, split)[0].image_path
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    config = replace(whole_run[0], data_dir=data, run_dir=tmp_path / "run")
-    with pytest.raises(DatasetError, match=f"{path.name} .*; the run is saved at epoch 1 of 4, .*add --resume"):
-        train(config)
-    path.write_bytes(content)
-    train(replace(config, resume=True))
-    assert final_state(config) == final_state(whole_run[0])
-
-
 def test_sizes_that_differ_are_found_before_training(train_config, tmp_path, streets):
     data = tmp_path / "d"
     shutil.copytree(streets, data)
@@ -303,45 +124,6 @@ def test_sizes_that_differ_are_found_before_training(train_config, tmp_path, str
     with pytest.raises(DatasetError, match="is 5x5 and its image 64x96"):
         train(replace(train_config, data_dir=data))
     assert not train_config.run_dir.exists()
-
-
-def test_resume_on_other_classes_is_refused(whole_run):
-    config, _ = whole_run
-    with pytest.raises(InputError, match="was trained on other classes"):
-        train(replace(config, resume=True, ignored_classes=("train",)))
-
-
-def test_resume_within_another_epoch_is_refused(whole_run, tmp_path, stop_at):
-    config = replace(whole_run[0], run_dir=tmp_path / "run")
-    stop_at(1)
-    with pytest.raises(Stopped):
-        train(config)
-    with pytest.raises(
-        InputError, match="within an epoch of 2 steps of 3 from 6 images .* and cannot go on in one of 3 steps of 2"
-    ):
-        train(replace(config, resume=True, batch_size=2))
-
-
-def test_resume_with_other_images_says_so(whole_run, tmp_path, capsys):
-    config = replace(whole_run[0], run_dir=tmp_path / "run", data_dir=tmp_path / "d")
-    shutil.copytree(whole_run[0].run_dir, config.run_dir)
-    shutil.copytree(whole_run[0].data_dir, config.data_dir)
-    sample = find_samples(config.data_dir, "train")[0]
-    for path in (sample.image_path, sample.label_path):
-        path.rename(path.with_name(path.name.replace(sample.name, "other_000000_000000")))
-    train(replace(config, resume=True))
-    assert "an epoch of 2 steps of 3 from 6 images" in capsys.readouterr().err
-
-
-def test_run_that_failed_at_once_can_be_started_again(train_config, monkeypatch):
-    def fail(*arguments):
-        raise torch.OutOfMemoryError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_update", fail)
-        with pytest.raises(InputError, match="memory of cpu is too small for batch_size 3 with crops of 32x48; lower"):
-            train(train_config)
-    assert len(train(replace(train_config, phases=train_config.phases[1:]))) == 1
 
 
 def test_diverged_run_is_one_error(train_config):
@@ -356,67 +138,6 @@ def test_validation_without_a_number_is_recorded(train_config, monkeypatch, caps
     history = train(replace(train_config, phases=train_config.phases[1:]))
     assert (history[0]["val_loss"], history[0]["miou"]) == (None, None)
     assert "validation loss nan, mIoU - %" in capsys.readouterr().out
-
-
-def test_second_interrupt_ends_at_once(train_config, monkeypatch):
-    def two_signals(*arguments):
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(loop, "train_step", two_signals)
-    with pytest.raises(KeyboardInterrupt):
-        train(train_config)
-
-
-def test_signals_do_not_disturb_the_save(train_config, stop_at, monkeypatch):
-    stop_at(1, signal.SIGTERM)
-
-    def encode(*arguments):
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT):
-            os.kill(os.getpid(), number)
-        return b"state"
-
-    monkeypatch.setattr(loop, "encode_checkpoint", encode)
-    with pytest.raises(Stopped):
-        train(train_config)
-    assert RunPaths(train_config).last.read_bytes() == b"state"
-
-
-def test_signal_after_the_last_step_changes_nothing(train_config, stop_at, monkeypatch):
-    def signal_and_write(*arguments):
-        os.kill(os.getpid(), signal.SIGTERM)
-        write_history(*arguments)
-
-    with ignored_sigterm(), monkeypatch.context() as patch:
-        patch.setattr(loop, "write_history", signal_and_write)
-        assert len(train(replace(train_config, phases=train_config.phases[1:]))) == 1
-
-
-def test_training_outside_the_main_thread(train_config):
-    results = []
-    config = replace(train_config, phases=train_config.phases[1:])
-    thread = threading.Thread(target=lambda: results.append(train(config)))
-    thread.start()
-    thread.join()
-    assert len(results[0]) == 1
-
-
-def test_nothing_to_resume(train_config):
-    with pytest.raises(InputError, match="there is no run to resume"):
-        train(replace(train_config, resume=True))
-    assert not train_config.run_dir.exists()
-
-
-def test_resume_with_another_model_is_refused(whole_run):
-    config, _ = whole_run
-    with pytest.raises(CheckpointError, match="belongs to another model"):
-        train(replace(config, resume=True, model=replace(config.model, width=32)))
-
-
-def test_resume_with_other_values_says_so(whole_run, capsys):
-    config, _ = whole_run
-    train(replace(config, resume=True, momentum=0.5))
-    assert "goes on with other values than it began with: momentum 0.9 -> 0.5" in capsys.readouterr().err
 
 
 def test_validation_can_be_rarer(train_config):

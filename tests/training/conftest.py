@@ -1,0 +1,92 @@
+"""A tiny run, and what two runs are compared by."""
+
+import os
+import signal
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from deeplabv3.config import ModelConfig, TrainConfig
+from deeplabv3.model.checkpoint import digest, read_checkpoint
+from deeplabv3.records import from_record
+from deeplabv3.training import loop
+from deeplabv3.training.loop import train
+from deeplabv3.training.state import RunPaths
+
+CPU = torch.device("cpu")
+
+
+CLOCK = ("seconds", "images_per_second", "waiting_share")
+
+
+@contextmanager
+def ignored_sigterm():
+    """Signals that arrive when training has given its handlers back must not end the tests."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def timeless(history):
+    """A history without what depends on the clock."""
+    return [{name: value for name, value in entry.items() if name not in CLOCK} for entry in history]
+
+
+def final_state(config):
+    """All that a run leaves behind, less what depends on the clock."""
+    state = []
+    for path in (RunPaths(config).last, RunPaths(config).best):
+        checkpoint = read_checkpoint(path)
+        position = checkpoint.record["position"]
+        state.append((digest(checkpoint.tensors, ""), {**position, "history": timeless(position["history"])}))
+    return state
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Send a signal to this process in the n-th training step, counted from 1."""
+
+    def arrange(step: int, number: int = signal.SIGINT) -> None:
+        real, count = loop.train_step, 0
+
+        def step_and_signal(*arguments):
+            nonlocal count
+            count += 1
+            loss = real(*arguments)
+            if count == step:
+                os.kill(os.getpid(), number)
+            return loss
+
+        monkeypatch.setattr(loop, "train_step", step_and_signal)
+
+    return arrange
+
+
+@pytest.fixture(scope="session")
+def whole_run(streets, tmp_path_factory):
+    """A run of four epochs that nothing interrupted."""
+    torch.set_num_threads(1)
+    config = make_config(streets, tmp_path_factory.mktemp("whole"))
+    return config, train(config)
+
+
+def make_config(streets, folder) -> TrainConfig:
+    model = ModelConfig(backbone="resnet18", width=16, aspp_channels=8, dropout=0.2)
+    return TrainConfig(
+        data_dir=streets,
+        run_dir=folder / "run",
+        model=model,
+        backbone_weights="none",
+        phases=loop_phases(),
+        batch_size=3,
+        crop_size=(32, 48),
+        photometric_distortion=True,
+        save_checkpoint_index=2,
+        device="cpu",
+    )
+
+
+def loop_phases():
+    record = {"phases": [{"epochs": 3, "learning_rate": 0.05}, {"epochs": 1, "learning_rate": 0.01}]}
+    return from_record(TrainConfig, {"data_dir": "d", "run_dir": "r", **record}).phases

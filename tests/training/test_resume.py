@@ -1,0 +1,215 @@
+"""A run that was stopped, broken or killed goes on as if nothing had happened, or says why it cannot."""
+
+import os
+import shutil
+import signal
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from deeplabv3.data.cityscapes import find_samples
+from deeplabv3.errors import CheckpointError, DatasetError, InputError
+from deeplabv3.training import loop
+from deeplabv3.training.loop import train
+from deeplabv3.training.state import RunPaths, restore, write_history
+from deeplabv3.training.stopping import Stopped
+from tests.training.conftest import final_state, ignored_sigterm, timeless
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 7, 8])
+def test_stopped_and_resumed_is_uninterrupted(whole_run, tmp_path, stop_at, step):
+    """Step 4 is 2+2 epochs; 2, 4 and 8 stop before a validation, odd ones within an epoch, 7 in the second phase."""
+    config = replace(whole_run[0], run_dir=tmp_path / "run")
+    stop_at(step)
+    with pytest.raises(Stopped, match=r"saved in .*last.safetensors") as stopped:
+        train(config)
+    assert stopped.value.exit_code == 130
+    train(replace(config, resume=True))
+    assert final_state(config) == final_state(whole_run[0])
+
+
+def test_two_stops_in_one_run(whole_run, tmp_path, stop_at):
+    config = replace(whole_run[0], run_dir=tmp_path / "run")
+    for _ in range(2):
+        stop_at(3, signal.SIGTERM)
+        with pytest.raises(Stopped) as stopped:
+            train(config)
+        assert stopped.value.exit_code == 143
+        config = replace(config, resume=True)
+    stop_at(-1)
+    train(config)
+    assert final_state(config) == final_state(whole_run[0])
+
+
+def test_stop_during_validation(whole_run, tmp_path, monkeypatch):
+    config = replace(whole_run[0], run_dir=tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "score_model", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(Stopped, match="stopped in epoch 1 of 4, batch 2 of 2"):
+            train(config)
+    train(replace(config, resume=True))
+    assert final_state(config) == final_state(whole_run[0])
+
+
+@pytest.mark.parametrize("part", ["model/", "optimizer/", "random/"])
+def test_resume_needs_every_part(whole_run, tmp_path, stop_at, monkeypatch, part):
+    """The comparison of the tests above fails as soon as one part is not restored."""
+    config = replace(whole_run[0], run_dir=tmp_path / "run")
+    stop_at(3)
+    with pytest.raises(Stopped):
+        train(config)
+
+    def forgetful(checkpoint, model, optimizer, device):
+        spoiled = {name: torch.zeros_like(v) for name, v in checkpoint.tensors.items() if name.startswith(part)}
+        if part == "random/":
+            spoiled = {"random/cpu": torch.Generator().manual_seed(9).get_state()}
+        return restore(replace(checkpoint, tensors={**checkpoint.tensors, **spoiled}), model, optimizer, device)
+
+    monkeypatch.setattr(loop, "restore", forgetful)
+    train(replace(config, resume=True))
+    assert final_state(config) != final_state(whole_run[0])
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong"),
+    [("epoch", 0), ("batch", 0), ("loss_sum", 0.0), ("history", []), ("best_miou", 2.0), ("num_skipped", 1)],
+)
+def test_resume_needs_the_position(whole_run, tmp_path, stop_at, monkeypatch, part, wrong):
+    config = replace(whole_run[0], run_dir=tmp_path / "run")
+    stop_at(3)
+    with pytest.raises(Stopped):
+        train(config)
+
+    def forgetful(*arguments):
+        position = restore(*arguments)
+        setattr(position, part, wrong)
+        return position
+
+    monkeypatch.setattr(loop, "restore", forgetful)
+    train(replace(config, resume=True))
+    assert final_state(config) != final_state(whole_run[0])
+
+
+def test_finished_run_resumes_to_itself(whole_run):
+    config, history = whole_run
+    before = final_state(config)
+    assert timeless(train(replace(config, resume=True))) == timeless(history)
+    assert final_state(config) == before
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_broken_frame_ends_the_run_saved(train_config, streets, tmp_path, whole_run, split):
+    """The header is sound and the pixels are not: it is found out when the frame is read."""
+    data = tmp_path / "d"
+    shutil.copytree(streets, data)
+    path = find_samples(data, split)[0].image_path
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    config = replace(whole_run[0], data_dir=data, run_dir=tmp_path / "run")
+    with pytest.raises(DatasetError, match=f"{path.name} .*; the run is saved at epoch 1 of 4, .*add --resume"):
+        train(config)
+    path.write_bytes(content)
+    train(replace(config, resume=True))
+    assert final_state(config) == final_state(whole_run[0])
+
+
+def test_resume_on_other_classes_is_refused(whole_run):
+    config, _ = whole_run
+    with pytest.raises(InputError, match="was trained on other classes"):
+        train(replace(config, resume=True, ignored_classes=("train",)))
+
+
+def test_resume_within_another_epoch_is_refused(whole_run, tmp_path, stop_at):
+    config = replace(whole_run[0], run_dir=tmp_path / "run")
+    stop_at(1)
+    with pytest.raises(Stopped):
+        train(config)
+    with pytest.raises(
+        InputError, match="within an epoch of 2 steps of 3 from 6 images .* and cannot go on in one of 3 steps of 2"
+    ):
+        train(replace(config, resume=True, batch_size=2))
+
+
+def test_resume_with_other_images_says_so(whole_run, tmp_path, capsys):
+    config = replace(whole_run[0], run_dir=tmp_path / "run", data_dir=tmp_path / "d")
+    shutil.copytree(whole_run[0].run_dir, config.run_dir)
+    shutil.copytree(whole_run[0].data_dir, config.data_dir)
+    sample = find_samples(config.data_dir, "train")[0]
+    for path in (sample.image_path, sample.label_path):
+        path.rename(path.with_name(path.name.replace(sample.name, "other_000000_000000")))
+    train(replace(config, resume=True))
+    assert "an epoch of 2 steps of 3 from 6 images" in capsys.readouterr().err
+
+
+def test_run_that_failed_at_once_can_be_started_again(train_config, monkeypatch):
+    def fail(*arguments):
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", fail)
+        with pytest.raises(InputError, match="memory of cpu is too small for batch_size 3 with crops of 32x48; lower"):
+            train(train_config)
+    assert len(train(replace(train_config, phases=train_config.phases[1:]))) == 1
+
+
+def test_second_interrupt_ends_at_once(train_config, monkeypatch):
+    def two_signals(*arguments):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(loop, "train_step", two_signals)
+    with pytest.raises(KeyboardInterrupt):
+        train(train_config)
+
+
+def test_signals_do_not_disturb_the_save(train_config, stop_at, monkeypatch):
+    stop_at(1, signal.SIGTERM)
+
+    def encode(*arguments):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        return b"state"
+
+    monkeypatch.setattr(loop, "encode_checkpoint", encode)
+    with pytest.raises(Stopped):
+        train(train_config)
+    assert RunPaths(train_config).last.read_bytes() == b"state"
+
+
+def test_signal_after_the_last_step_changes_nothing(train_config, stop_at, monkeypatch):
+    def signal_and_write(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        write_history(*arguments)
+
+    with ignored_sigterm(), monkeypatch.context() as patch:
+        patch.setattr(loop, "write_history", signal_and_write)
+        assert len(train(replace(train_config, phases=train_config.phases[1:]))) == 1
+
+
+def test_training_outside_the_main_thread(train_config):
+    results = []
+    config = replace(train_config, phases=train_config.phases[1:])
+    thread = threading.Thread(target=lambda: results.append(train(config)))
+    thread.start()
+    thread.join()
+    assert len(results[0]) == 1
+
+
+def test_nothing_to_resume(train_config):
+    with pytest.raises(InputError, match="there is no run to resume"):
+        train(replace(train_config, resume=True))
+    assert not train_config.run_dir.exists()
+
+
+def test_resume_with_another_model_is_refused(whole_run):
+    config, _ = whole_run
+    with pytest.raises(CheckpointError, match="belongs to another model"):
+        train(replace(config, resume=True, model=replace(config.model, width=32)))
+
+
+def test_resume_with_other_values_says_so(whole_run, capsys):
+    config, _ = whole_run
+    train(replace(config, resume=True, momentum=0.5))
+    assert "goes on with other values than it began with: momentum 0.9 -> 0.5" in capsys.readouterr().err
