@@ -41,24 +41,32 @@ def streets(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny_config() -> ModelConfig:
     """A whole DeepLab V3 of few channels."""
-    return ModelConfig(backbone="resnet18", width=16, aspp_channels=8, output_stride=16)
+    return ModelConfig(backbone="resnet18", width=16, aspp_channels=8, dropout=0.2)
 
 
-@pytest.fixture
-def train_config(streets, tmp_path, tiny_config) -> TrainConfig:
+PHASES = (Phase(epochs=3, learning_rate=0.05), Phase(epochs=1, learning_rate=0.01))
+
+
+def make_config(streets: Path, folder: Path) -> TrainConfig:
     """Four epochs of two steps on the tiny data set."""
     return TrainConfig(
         data_dir=streets,
-        run_dir=tmp_path / "run",
-        model=tiny_config,
+        run_dir=folder / "run",
+        model=ModelConfig(backbone="resnet18", width=16, aspp_channels=8, dropout=0.2),
         backbone_weights="none",
-        phases=(Phase(epochs=3, learning_rate=0.05), Phase(epochs=1, learning_rate=0.01)),
+        phases=PHASES,
         batch_size=3,
         crop_size=(32, 48),
         photometric_distortion=True,
         save_checkpoint_index=2,
         device="cpu",
     )
+
+
+@pytest.fixture
+def train_config(streets, tmp_path) -> TrainConfig:
+    """A run that has not begun."""
+    return make_config(streets, tmp_path)
 
 
 @pytest.fixture

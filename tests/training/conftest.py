@@ -7,15 +7,13 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from deeplabv3.config import ModelConfig, TrainConfig
 from deeplabv3.model.checkpoint import digest, read_checkpoint
-from deeplabv3.records import from_record
 from deeplabv3.training import loop
 from deeplabv3.training.loop import train
 from deeplabv3.training.state import RunPaths
+from tests.conftest import make_config
 
 CPU = torch.device("cpu")
-
 
 CLOCK = ("seconds", "images_per_second", "waiting_share")
 
@@ -69,24 +67,3 @@ def whole_run(streets, tmp_path_factory):
     torch.set_num_threads(1)
     config = make_config(streets, tmp_path_factory.mktemp("whole"))
     return config, train(config)
-
-
-def make_config(streets, folder) -> TrainConfig:
-    model = ModelConfig(backbone="resnet18", width=16, aspp_channels=8, dropout=0.2)
-    return TrainConfig(
-        data_dir=streets,
-        run_dir=folder / "run",
-        model=model,
-        backbone_weights="none",
-        phases=loop_phases(),
-        batch_size=3,
-        crop_size=(32, 48),
-        photometric_distortion=True,
-        save_checkpoint_index=2,
-        device="cpu",
-    )
-
-
-def loop_phases():
-    record = {"phases": [{"epochs": 3, "learning_rate": 0.05}, {"epochs": 1, "learning_rate": 0.01}]}
-    return from_record(TrainConfig, {"data_dir": "d", "run_dir": "r", **record}).phases

@@ -29,8 +29,8 @@ from deeplabv3.training import loop
 from deeplabv3.training.loop import train, train_step
 from deeplabv3.training.schedule import learning_rate
 from deeplabv3.training.state import PLACES, RunPaths
-from tests.conftest import write_frame
-from tests.training.conftest import CPU, final_state, loop_phases, make_config
+from tests.conftest import PHASES, make_config, write_frame
+from tests.training.conftest import CPU, final_state
 
 
 def test_run_folder_is_complete(whole_run):
@@ -48,7 +48,7 @@ def test_run_folder_is_complete(whole_run):
 def test_history_has_losses_and_miou_of_every_epoch(whole_run):
     _, history = whole_run
     assert [entry["step"] for entry in history] == [2, 4, 6, 8]
-    assert [entry["learning_rate"] for entry in history] == [learning_rate(s, loop_phases(), 2) for s in (0, 2, 4, 6)]
+    assert [entry["learning_rate"] for entry in history] == [learning_rate(s, PHASES, 2) for s in (0, 2, 4, 6)]
     for entry in history:
         assert 0 < entry["train_loss"] < 10
         assert 0 < entry["val_loss"] < float("inf")
@@ -218,7 +218,7 @@ def test_golden_losses(streets, tmp_path, golden):
     losses = []
     for step in range(20):
         batch = next(train_batches(samples, CITYSCAPES, config, step // 2, step % 2, pin_memory=False))
-        rate = learning_rate(step, loop_phases(), 2) or 0.005
+        rate = learning_rate(step, PHASES, 2) or 0.005
         losses.append(train_step(model, optimizer, batch, rate, step, CPU, "float32"))
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
     golden("losses.txt", "".join(f"{step} {loss:.10f}\n" for step, loss in enumerate(losses)))
