@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -59,12 +59,9 @@ class Progress:
             print(f"{line}, {note}" if note else line, file=sys.stderr, flush=True)
 
 
-def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
-    """Yield the items of a sized iterable (or of `total` items) and show how far it is."""
-    if total is None:
-        assert isinstance(items, Sized)
-        total = len(items)
-    with Progress(description, total) as progress:
+def track(items: Sequence[Item], description: str) -> Iterator[Item]:
+    """Yield the items and show how far it is."""
+    with Progress(description, len(items)) as progress:
         for item in items:
             yield item
             progress.advance()

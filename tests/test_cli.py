@@ -1,7 +1,6 @@
 """The command as a user types it: real processes for what leaves the process, calls for the rest."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -253,10 +252,3 @@ def test_no_verb_shows_the_help(capsys):
     assert main([]) == 2
     text = capsys.readouterr().out
     assert all(verb in text for verb in VERBS)
-
-
-def test_environment_is_left_alone():
-    before = dict(os.environ)
-    parse("train", ["d", "r"])
-    assert dict(os.environ) == before
-    assert Path(RECIPES_DIR).is_dir()

@@ -84,7 +84,7 @@ def verified(path: Path) -> Path:
         CheckpointError: It has another one.
     """
     if not has_right_digest(path, path.name):
-        raise CheckpointError(f"{path} is damaged: its SHA-256 is another one; delete it, and it is fetched again")
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not that of its name; delete it and fetch it again")
     return path
 
 

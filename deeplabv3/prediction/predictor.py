@@ -10,7 +10,7 @@ from deeplabv3.config import PredictConfig
 from deeplabv3.data.images import Pixels, read_image
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.errors import DatasetError
-from deeplabv3.files import make_dir, refuse_to_overwrite, require_writable
+from deeplabv3.files import refuse_to_overwrite, require_writable
 from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import choose_device, place
@@ -57,7 +57,6 @@ def predict(config: PredictConfig) -> list[Path]:
         refuse_to_overwrite(path for result in results for path in result.paths)
     model, label_set = load_model(config.model, output_stride=config.output_stride)
     model = place(model, device)
-    make_dir(config.out)
     broken: list[DatasetError] = []
     for path, result in track(list(zip(images, results, strict=True)), "predicting"):
         try:
