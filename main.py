@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from deeplabv3.cli import guarded, run_evaluate, run_train
-from deeplabv3.config import ORIGINAL_PHASES, EvaluateConfig, ModelConfig, Phase, TrainConfig
+from deeplabv3.config import ORIGINAL_PHASES, EvaluateConfig, InferenceConfig, ModelConfig, Phase, TrainConfig
 from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX
 from deeplabv3.errors import CheckpointError, InputError
 
@@ -140,10 +140,10 @@ def evaluate_config(options: argparse.Namespace) -> EvaluateConfig:
     return EvaluateConfig(
         data_dir=options.dataset_folder,
         model=path,
+        inference=InferenceConfig(device=options.device),
         batch_size=options.eval_batch_size,
-        device=options.device,
         out=results / "scores.json",
-        predictions_dir=results,
+        results_dir=results,
         overwrite=True,  # results of one checkpoint replace those of the same name, as in the original
     )
 

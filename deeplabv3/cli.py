@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, get_type_hints
 
 from deeplabv3 import __version__
 from deeplabv3.config import (
@@ -15,10 +15,14 @@ from deeplabv3.config import (
     EvaluateConfig,
     PredictConfig,
     StreetsConfig,
+    SubmitConfig,
     TrainConfig,
 )
 from deeplabv3.errors import DeepLabError, InputError
 from deeplabv3.records import config_fields, from_record, to_record
+
+if TYPE_CHECKING:
+    from deeplabv3.evaluation.scores import Scores
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
 """Complete configurations that come with the package; `--config camvid` finds `camvid.yaml` there."""
@@ -84,9 +88,29 @@ def run_train(config: TrainConfig) -> None:
 def run_evaluate(config: EvaluateConfig) -> None:
     """Score, and print the table."""
     from deeplabv3.evaluation.evaluate import evaluate
+
+    print_scores(evaluate(config))
+
+
+def print_scores(scores: Scores) -> None:
+    """The table, once and not by each of several processes."""
+    from deeplabv3.distributed import is_first
     from deeplabv3.report.tables import score_table
 
-    print(score_table(evaluate(config)))
+    if is_first():
+        print(score_table(scores))
+
+
+def run_submit(config: SubmitConfig) -> None:
+    """Write a submission or check one."""
+    from deeplabv3.evaluation.submission import check_submission, submit
+
+    if config.check is not None:
+        num_frames = check_submission(config)
+        print(f"{config.check} is sound: {num_frames} frames, each once, as the server wants them")
+    else:
+        num_frames = submit(config)
+        print(f"{config.out}: {num_frames} frames of {config.split}, checked and ready to be uploaded")
 
 
 def run_predict(config: PredictConfig) -> None:
@@ -136,6 +160,7 @@ VERBS = {
     "streets": Verb("write synthetic street scenes in the Cityscapes layout", StreetsConfig, ("out",), run_streets),
     "train": Verb("train on a data set in the Cityscapes layout", TrainConfig, ("data_dir", "run_dir"), run_train),
     "evaluate": Verb("score a checkpoint: IoU of each class and mIoU", EvaluateConfig, ("data_dir",), run_evaluate),
+    "submit": Verb("the zip file for the benchmark server, or a check of one", SubmitConfig, ("data_dir",), run_submit),
     "predict": Verb("segment images: label ids, colour masks, overlays", PredictConfig, ("inputs",), run_predict),
 }
 
@@ -185,7 +210,7 @@ def make_parser(verb: str) -> Any:
     nested = {name: hint for name, hint in get_type_hints(cls).items() if is_dataclass(hint)}
     parser.add_class_arguments(cls, skip={*positional, *nested}, as_group=False)
     for hint in nested.values():
-        parser.add_class_arguments(hint, skip={"num_classes"})  # comes from the label set
+        parser.add_class_arguments(hint, skip={"num_classes"} & {item.name for item in fields(hint)})  # of the labels
     if cls is TrainConfig:  # instances in a default would not be printed by --print_config
         parser.set_defaults(phases=[to_record(phase) for phase in config_fields(TrainConfig)["phases"]])
     return parser
@@ -244,11 +269,13 @@ def _recipe(name: str) -> str:
 
 
 def _field_helps(cls: type) -> dict[str, str]:
-    """The line of each field in the "Attributes" section of a configuration's docstring."""
+    """The line of each field in the "Attributes" sections of a configuration's docstring and its parents'."""
     import docstring_parser
 
-    parsed = docstring_parser.parse(cls.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
-    helps = {parameter.arg_name: parameter.description or "" for parameter in parsed.params}
+    helps: dict[str, str] = {}
+    for base in filter(is_dataclass, cls.__mro__):
+        parsed = docstring_parser.parse(base.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
+        helps = {parameter.arg_name: parameter.description or "" for parameter in parsed.params} | helps
     assert set(helps) == {item.name for item in fields(cls)}
     return helps
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from deeplabv3.config import DemoConfig, EvaluateConfig, ModelConfig, Phase, PredictConfig, TrainConfig
+from deeplabv3.config import DemoConfig, EvaluateConfig, InferenceConfig, ModelConfig, Phase, PredictConfig, TrainConfig
 from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.data.streets import write_streets
 from deeplabv3.errors import OutputError
@@ -43,12 +43,13 @@ def demo(config: DemoConfig) -> None:
     paths = RunPaths(training)
 
     print(f"3. Scores on the {NUM_VAL} scenes that it has not seen")
+    inference = InferenceConfig(device=config.device)
     scores = evaluate(
-        EvaluateConfig(data_dir=streets, model=paths.last, device=config.device, out=config.out / "scores.json")
+        EvaluateConfig(data_dir=streets, model=paths.last, inference=inference, out=config.out / "scores.json")
     )
 
     images = tuple(str(sample.image_path) for sample in find_samples(streets, "val")[:NUM_PICTURES])
-    overlays = predict(PredictConfig(inputs=images, model=paths.last, out=pictures, device=config.device))
+    overlays = predict(PredictConfig(inputs=images, model=paths.last, out=pictures, inference=inference))
 
     print(f"\n{score_table(scores)}\n\nLook at:")
     for path in (*overlays, paths.losses_dir / "losses.png"):

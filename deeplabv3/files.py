@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from deeplabv3.errors import OutputError
 
@@ -63,11 +64,27 @@ def write_whole(path: Path, content: bytes | str) -> None:
         OutputError: It cannot be written; what was at `path` is untouched.
     """
     data = content.encode() if isinstance(content, str) else content
+    with open_whole(path, num_bytes=len(data)) as file:
+        file.write(data)
+
+
+@contextmanager
+def open_whole(path: Path, *, num_bytes: int | None = None) -> Iterator[BinaryIO]:
+    """`write_whole` for content that comes in parts: what is written in the `with` statement is there after it.
+
+    Args:
+        path: The file; its folder is made if need be.
+        num_bytes: How many will be written, for the error; None if that is not known.
+
+    Raises:
+        OutputError: It cannot be written; as after any other error in the `with` statement, what was at `path` is
+            untouched.
+    """
     make_dir(path.parent)
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -75,11 +92,15 @@ def write_whole(path: Path, content: bytes | str) -> None:
     except OSError as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        free = shutil.disk_usage(path.parent).free
+        free = f"{shutil.disk_usage(path.parent).free:,}"
+        room = f"{free} bytes are free" if num_bytes is None else f"it needs {num_bytes:,} bytes and {free} are free"
         raise OutputError(
-            f"{path} cannot be written: {error.strerror}; it needs {len(data):,} bytes and {free:,} are free: "
-            "make room or choose another folder"
+            f"{path} cannot be written: {error.strerror}; {room}: make room or choose another folder"
         ) from error
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def flush_dir(path: Path) -> None:

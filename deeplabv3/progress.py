@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
+from deeplabv3.distributed import is_first
+
 if TYPE_CHECKING:
     from rich import progress as bar
 
@@ -18,7 +20,7 @@ LINE_INTERVAL_SECONDS = 30.0
 
 
 class Progress:
-    """Counts up to `total` on standard error; use it in a `with` statement.
+    """Counts up to `total` on standard error; use it in a `with` statement. Of several processes, the first shows it.
 
     Args:
         description: What is being done, as in "training".
@@ -29,7 +31,7 @@ class Progress:
     def __init__(self, description: str, total: int, done: int = 0) -> None:
         self.description, self.total, self.done = description, total, done
         self._first, self._start, self._last_line = done, time.monotonic(), time.monotonic()
-        self._bar = _live_bar() if sys.stderr.isatty() else None
+        self._bar = _live_bar() if sys.stderr.isatty() and is_first() else None
         self._task = self._bar.add_task(description, total=total, completed=done, note="") if self._bar else None
 
     def __enter__(self) -> Progress:
@@ -52,7 +54,7 @@ class Progress:
             self._bar.update(self._task, completed=self.done, note=note)
             return
         now = time.monotonic()
-        if now - self._last_line >= LINE_INTERVAL_SECONDS:
+        if is_first() and now - self._last_line >= LINE_INTERVAL_SECONDS:
             self._last_line = now
             left = (now - self._start) / max(1, self.done - self._first) * (self.total - self.done)
             line = f"{self.description}: {self.done} of {self.total}, {left:.0f} s left"

@@ -27,6 +27,7 @@ FLOORS = [
     {"model"},
     {"data"},
     {"config", "records", "progress", "files"},
+    {"distributed"},
     {"errors", ""},
 ]
 

@@ -125,7 +125,7 @@ def test_evaluation_takes_its_options(streets, trained):
     config = original.evaluate_config(original.make_parser().parse_args(words))
     assert config.model == trained[0] / "last.safetensors"
     assert config.batch_size == 3
-    assert str(config.predictions_dir) == "cityscapes-results/last"
+    assert str(config.results_dir) == "cityscapes-results/last"
 
 
 @pytest.mark.parametrize(

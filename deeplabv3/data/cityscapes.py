@@ -3,6 +3,7 @@
 <data>/leftImg8bit/<split>/<city>/<name>_leftImg8bit.png      or .jpg and others of images.SUFFIXES
 <data>/gtFine/<split>/<city>/<name>_gtFine_labelIds.png       label ids, or
 <data>/gtFine/<split>/<city>/<name>_gtFine_labelTrainIds.png  trainIds, where there are no label ids
+<data>/gtFine/<split>/<city>/<name>_gtFine_instanceIds.png    single objects, which only some scores need
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deeplabv3.data.images import SUFFIXES, Pixels, image_size, read_image, read_label
+from deeplabv3.data.images import (
+    SUFFIXES,
+    InstanceIds,
+    Pixels,
+    image_size,
+    read_image,
+    read_instances,
+    read_label,
+    read_label_ids,
+)
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.errors import DatasetError
 
@@ -28,19 +38,47 @@ class Sample:
         image_path: The image.
         label_path: The label.
         train_ids: Whether the label holds trainIds and not label ids.
+        instance_path: The instance ids, or None where there are none.
     """
 
     name: str
     image_path: Path
     label_path: Path
     train_ids: bool
+    instance_path: Path | None = None
 
 
-def find_samples(data_dir: Path, split: str) -> list[Sample]:
-    """All labelled frames of a split, sorted by name.
+@dataclass(frozen=True)
+class Labelled:
+    """The labels that a prediction is scored against.
+
+    Attributes:
+        name: That of the frame.
+        label_ids: uint8 `(H, W)`.
+        instance_ids: uint16 `(H, W)`, or None where they are not needed or not there.
+    """
+
+    name: str
+    label_ids: Pixels
+    instance_ids: InstanceIds | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame(Labelled):
+    """A frame to be scored.
+
+    Attributes:
+        image: RGB uint8 `(H, W, 3)`.
+    """
+
+    image: Pixels
+
+
+def find_images(data_dir: Path, split: str) -> list[Path]:
+    """All images of a split, labelled or not, sorted by name.
 
     Raises:
-        DatasetError: The folder is not there, the split has no image, or an image has no label.
+        DatasetError: The folder is not there, or the split has no image.
     """
     root = data_dir / IMAGES / split
     if not data_dir.is_dir():
@@ -50,11 +88,23 @@ def find_samples(data_dir: Path, split: str) -> list[Sample]:
     images = sorted(path for path in root.glob("*/*") if _is_image(path))
     if not images:
         raise DatasetError(f"0 images in {root}; {_expected(split)}")
+    return images
+
+
+def find_samples(data_dir: Path, split: str) -> list[Sample]:
+    """All labelled frames of a split, sorted by name.
+
+    Raises:
+        DatasetError: The folder is not there, the split has no image, or an image has no label.
+    """
+    images = find_images(data_dir, split)
     samples = [_sample(path, data_dir / LABELS / split) for path in images]
     missing = [image for image, sample in zip(images, samples, strict=True) if sample is None]
     if missing:
         more = f" ({len(missing)} of {len(images)} images lack theirs)" if len(missing) > 1 else ""
-        wanted = f"{_stem(missing[0])}_{LABELS}_labelIds.png in {data_dir / LABELS / split / missing[0].parent.name}"
+        wanted = (
+            f"{frame_name(missing[0])}_{LABELS}_labelIds.png in {data_dir / LABELS / split / missing[0].parent.name}"
+        )
         raise DatasetError(f"{missing[0]} has no label{more}; put {wanted}, or take the image out")
     return [sample for sample in samples if sample is not None]
 
@@ -84,27 +134,63 @@ def read_sample(sample: Sample, label_set: LabelSet) -> tuple[Pixels, Pixels]:
     return image, label
 
 
+def read_frame(sample: Sample, label_set: LabelSet, *, instances: bool) -> Frame:
+    """Decode a frame that is to be scored, with its instance ids if they are asked for and there.
+
+    Raises:
+        DatasetError: A file cannot be used, or two have different sizes.
+    """
+    image = read_image(sample.image_path)
+    labelled = read_labels(sample, label_set, instances=instances)
+    _require_one_size(sample, image.shape[:2], labelled.label_ids.shape)
+    return Frame(labelled.name, labelled.label_ids, labelled.instance_ids, image=image)
+
+
+def read_labels(sample: Sample, label_set: LabelSet, *, instances: bool = False) -> Labelled:
+    """The labels of a frame, with its instance ids if they are asked for and there.
+
+    Raises:
+        DatasetError: A file cannot be used, or the two have different sizes.
+    """
+    label_ids = read_label_ids(sample.label_path, label_set, train_ids=sample.train_ids)
+    if not instances or sample.instance_path is None:
+        return Labelled(sample.name, label_ids)
+    instance_ids = read_instances(sample.instance_path)
+    if instance_ids.shape != label_ids.shape:
+        raise DatasetError(
+            f"{sample.instance_path} is {instance_ids.shape[0]}x{instance_ids.shape[1]} and its label "
+            f"{label_ids.shape[0]}x{label_ids.shape[1]} (height x width); both must have one size"
+        )
+    return Labelled(sample.name, label_ids, instance_ids)
+
+
 def _require_one_size(sample: Sample, image: tuple[int, ...], label: tuple[int, ...]) -> None:
     if image != label:
         sizes = f"{label[0]}x{label[1]} and its image {image[0]}x{image[1]}"
         raise DatasetError(f"{sample.label_path} is {sizes} (height x width); both must have one size")
 
 
+def frame_name(image_path: Path) -> str:
+    """`<city>_<sequence>_<frame>` of an image: what the names of all files of its frame begin with."""
+    return image_path.stem.removesuffix(f"_{IMAGES}")
+
+
 def _sample(image_path: Path, label_root: Path) -> Sample | None:
-    stem = _stem(image_path)
-    for kind in ("labelIds", "labelTrainIds"):
-        label_path = label_root / image_path.parent.name / f"{stem}_{LABELS}_{kind}.png"
-        if label_path.is_file():
-            return Sample(stem, image_path, label_path, train_ids=kind == "labelTrainIds")
+    stem = frame_name(image_path)
+    label_path, train_ids_path, instance_path = (
+        label_root / image_path.parent.name / f"{stem}_{LABELS}_{kind}.png"
+        for kind in ("labelIds", "labelTrainIds", "instanceIds")
+    )
+    instances = instance_path if instance_path.is_file() else None
+    if label_path.is_file():
+        return Sample(stem, image_path, label_path, train_ids=False, instance_path=instances)
+    if train_ids_path.is_file():
+        return Sample(stem, image_path, train_ids_path, train_ids=True, instance_path=instances)
     return None
 
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and path.stem.endswith(f"_{IMAGES}") and not path.name.startswith(".")
-
-
-def _stem(image_path: Path) -> str:
-    return image_path.stem.removesuffix(f"_{IMAGES}")
 
 
 def _expected(split: str) -> str:

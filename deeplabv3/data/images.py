@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from deeplabv3.data.labels import UNKNOWN, LabelSet
 from deeplabv3.errors import DatasetError
 
 Pixels = npt.NDArray[np.uint8]
+InstanceIds = npt.NDArray[np.uint16]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 """The decoders that may see a file; others (EPS, FITS, ...) never do, whatever the file's name."""
@@ -65,6 +67,23 @@ def read_label(path: Path, label_set: LabelSet, *, train_ids: bool = False) -> P
     Raises:
         DatasetError: The file cannot be read, has colours, or holds a value outside the table.
     """
+    return _looked_up(path, label_set, train_ids)[1]
+
+
+def read_label_ids(path: Path, label_set: LabelSet, *, train_ids: bool = False) -> Pixels:
+    """Read a label PNG as label ids, which scores are counted over.
+
+    Args and Raises are those of `read_label`.
+
+    Returns:
+        uint8 `(H, W)`: ids of the table. What a file of trainIds ignores becomes `label_set.void_id`.
+    """
+    values, _ = _looked_up(path, label_set, train_ids)
+    return label_set.id_of_file[values] if train_ids else values
+
+
+def _looked_up(path: Path, label_set: LabelSet, train_ids: bool) -> tuple[Pixels, Pixels]:
+    """The values of a label PNG and their trainIds, all of them known."""
     values = read_label_values(path)
     table = label_set.train_id_of_file if train_ids else label_set.train_id_of_id
     label = table[values]
@@ -73,10 +92,10 @@ def read_label(path: Path, label_set: LabelSet, *, train_ids: bool = False) -> P
         kind = "trainIds" if train_ids else "label ids"
         allowed = sorted({int(value) for value in np.flatnonzero(table != UNKNOWN)})
         raise DatasetError(
-            f"{path} holds the value {seen}, which is not among the {kind} of {label_set.name} ({_ranges(allowed)}); "
+            f"{path} holds the value {seen}, which is not among the {kind} of {label_set.name} ({ranges(allowed)}); "
             "correct the file, or name its classes with --labels FILE.yaml"
         )
-    return label
+    return values, label
 
 
 def read_label_values(path: Path) -> Pixels:
@@ -88,17 +107,40 @@ def read_label_values(path: Path) -> Pixels:
         DatasetError: The file cannot be read or is of another mode.
     """
     with _errors(path, ("PNG",)):
-        image = _decode(path, ("PNG",))
+        content = path.read_bytes()
+    return decode_label_values(content, path)
+
+
+def decode_label_values(content: bytes, path: Path) -> Pixels:
+    """`read_label_values` for a file that has been read; `path` is what errors call it."""
+    with _errors(path, ("PNG",)):
+        image = _decode(io.BytesIO(content), ("PNG",))
     if image.mode not in ("L", "P"):
         raise DatasetError(f"{path} has mode {image.mode}; a label is a single-channel 8-bit PNG of class numbers")
     return np.asarray(image)
 
 
-def _decode(path: Path, formats: tuple[str, ...]) -> Image.Image:
+def read_instances(path: Path) -> InstanceIds:
+    """Read an `_instanceIds.png`: label id * 1000 + number of the object; the label id alone where none is told apart.
+
+    Returns:
+        uint16 `(H, W)`.
+
+    Raises:
+        DatasetError: The file cannot be read or is of another mode.
+    """
+    with _errors(path, ("PNG",)):
+        image = _decode(path, ("PNG",))
+    if image.mode not in ("I;16", "L"):
+        raise DatasetError(f"{path} has mode {image.mode}; instance ids are a single-channel 16-bit PNG")
+    return np.asarray(image).astype(np.uint16, copy=False)
+
+
+def _decode(file: Path | io.BytesIO, formats: tuple[str, ...]) -> Image.Image:
     """Open, check the checksums (PNG), and decode a file by the allowed decoders alone."""
-    with Image.open(path, formats=formats) as image:
+    with Image.open(file, formats=formats) as image:
         image.verify()  # Pillow's load alone accepts PNG data whose checksum is wrong
-    with Image.open(path, formats=formats) as image:
+    with Image.open(file, formats=formats) as image:
         image.load()
         return image
 
@@ -128,7 +170,7 @@ def _errors(path: Path, formats: tuple[str, ...]) -> Iterator[None]:
         raise DatasetError(f"{path} is not a sound image ({error}); replace the file") from error
 
 
-def _ranges(values: list[int]) -> str:
+def ranges(values: list[int]) -> str:
     """Sorted whole numbers in short: 0, 1, 2, 7 becomes "0-2, 7"."""
     runs: list[list[int]] = []
     for value in values:

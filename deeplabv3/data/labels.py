@@ -123,6 +123,25 @@ class LabelSet:
         return table
 
     @cached_property
+    def void_id(self) -> int:
+        """The label id of pixels without a class: that of the first ignored row, or else the smallest free id."""
+        ignored = [row.id for row in self.classes if row.train_id == IGNORE_INDEX]
+        return ignored[0] if ignored else min(set(range(256)) - {row.id for row in self.classes})
+
+    @cached_property
+    def num_ids(self) -> int:
+        """One more than the largest label id: the height and width of a confusion matrix over label ids."""
+        return max(self.void_id, *(row.id for row in self.classes)) + 1
+
+    @cached_property
+    def id_of_file(self) -> npt.NDArray[np.uint8]:
+        """uint8 `(256,)`: value of a `_labelTrainIds.png` to label id; `void_id` where it is ignored or unknown."""
+        ids = np.full(256, self.void_id, np.uint8)
+        counted = self.train_id_of_file < self.num_classes
+        ids[counted] = self.id_of_train_id[self.train_id_of_file[counted]]
+        return ids
+
+    @cached_property
     def id_of_train_id(self) -> npt.NDArray[np.uint8]:
         """uint8 `(num_classes,)`: trainId to the label id that predictions are written with."""
         return np.array([row.id for row in self.evaluated], np.uint8)

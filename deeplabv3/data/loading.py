@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -13,13 +15,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from deeplabv3.config import TrainConfig
-from deeplabv3.data.cityscapes import Sample, read_sample
+from deeplabv3.data.cityscapes import Frame, Sample, read_frame, read_sample
 from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.data.transforms import augment
 from deeplabv3.errors import DatasetError, InputError
 
 _ORDER, _AUGMENTATION = 0, 1  # which stream of random numbers a seed starts
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 Key = tuple[int, int]
 """Epoch and index of a training sample: all that its pixels depend on, besides the seed."""
@@ -63,16 +68,20 @@ class TrainDataset(Dataset[object]):
         return image, label, sample.name
 
 
-class EvalDataset(Dataset[object]):
-    """Whole frames by index; a frame that cannot be read is returned as its error."""
+class ReadDataset(Dataset[object], Generic[Item, Result]):
+    """What a function makes of each item; its error where it finds none of it readable."""
 
-    def __init__(self, samples: Sequence[Sample], label_set: LabelSet) -> None:
-        self.samples, self.label_set = samples, label_set
+    def __init__(self, read: Callable[[Item], Result], items: Sequence[Item]) -> None:
+        self.read, self.items = read, items
 
-    def __getitem__(self, index: int) -> tuple[Pixels, Pixels, str] | DatasetError:
-        """Read one frame."""
+    def __len__(self) -> int:
+        """How many items there are."""
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Result | DatasetError:
+        """Read one item."""
         try:
-            return (*read_sample(self.samples[index], self.label_set), self.samples[index].name)
+            return self.read(self.items[index])
         except DatasetError as error:
             return error
 
@@ -124,48 +133,66 @@ def train_batches(
     return _batches(TrainDataset(samples, label_set, config), keys, config.num_workers or 0, pin_memory)
 
 
+def read_in_order(read: Callable[[Item], Result], items: Sequence[Item], num_workers: int) -> Iterator[Result]:
+    """What `read` makes of each item, in order, made ahead of time by other processes.
+
+    Args:
+        read: A function of a module; it may raise DatasetError.
+        items: What it is called with.
+        num_workers: How many processes call it; with 0 this one does.
+
+    Raises:
+        DatasetError: The first that `read` raises.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        ReadDataset(read, items),
+        batch_size=None,
+        num_workers=num_workers,
+        collate_fn=_unchanged,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # else each iteration would draw a seed from the run's own random numbers
+    )
+    yield from _loaded(loader)
+
+
 def eval_batches(
-    samples: Sequence[Sample], label_set: LabelSet, batch_size: int, *, num_workers: int = 0
-) -> Iterator[Batch]:
+    samples: Sequence[Sample], label_set: LabelSet, batch_size: int, *, instances: bool = False, num_workers: int = 0
+) -> Iterator[list[Frame]]:
     """Whole frames in order, `batch_size` at a time; frames of another size start a new batch.
 
     Raises:
         DatasetError: A frame cannot be read.
     """
-    keys = [[index] for index in range(len(samples))]
-    waiting: list[Batch] = []
-    for batch in _batches(EvalDataset(samples, label_set), keys, num_workers, pin_memory=False):
-        if waiting and (len(waiting) == batch_size or waiting[0].image.shape != batch.image.shape):
-            yield _joined(waiting)
+    waiting: list[Frame] = []
+    read = partial(read_frame, label_set=label_set, instances=instances)
+    for frame in read_in_order(read, samples, num_workers):
+        if waiting and (len(waiting) == batch_size or waiting[0].image.shape != frame.image.shape):
+            yield waiting
             waiting = []
-        waiting.append(batch)
+        waiting.append(frame)
     if waiting:
-        yield _joined(waiting)
-
-
-def _joined(batches: list[Batch]) -> Batch:
-    if len(batches) == 1:
-        return batches[0]
-    image = torch.cat([batch.image for batch in batches])  # (N, 3, H, W)
-    label = torch.cat([batch.label for batch in batches])  # (N, H, W)
-    return Batch(image, label, tuple(name for batch in batches for name in batch.names))
+        yield waiting
 
 
 def _batches(dataset: Dataset[object], keys: Sequence[object], num_workers: int, pin_memory: bool) -> Iterator[Batch]:
-    loader: DataLoader[object] = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=keys,  # type: ignore[arg-type]  # any sequence of lists of keys serves
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
-        generator=torch.Generator(),  # else each iteration would draw a seed from the run's own random numbers
+        generator=torch.Generator(),
     )
+    yield from _loaded(loader)
+
+
+def _loaded(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's items; an error among them is raised here, where it has no worker's traceback around it."""
     try:
         for item in loader:
             if isinstance(item, DatasetError):
                 raise item
-            assert isinstance(item, Batch)
             yield item
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
@@ -174,6 +201,10 @@ def _batches(dataset: Dataset[object], keys: Sequence[object], num_workers: int,
         raise InputError(
             f"a process that reads images ended ({detail}); use --num-workers 0, or free memory"
         ) from error
+
+
+def _unchanged(item: Item) -> Item:
+    return item
 
 
 def _start_worker(worker: int) -> None:

@@ -1,4 +1,4 @@
-"""Pixel counts: the one thing that all scores are made of."""
+"""Pixel counts: what all scores but the instance-weighted ones are made of."""
 
 from __future__ import annotations
 
@@ -6,37 +6,39 @@ import numpy as np
 import numpy.typing as npt
 
 from deeplabv3.data.images import Pixels
-from deeplabv3.data.labels import IGNORE_INDEX, LabelSet
+from deeplabv3.data.labels import LabelSet
 from deeplabv3.errors import InputError
 
 Counts = npt.NDArray[np.int64]
 
 
-def count_pixels(label: Pixels, prediction: Pixels, num_classes: int) -> Counts:
-    """How many pixels of each class were predicted as each class.
+def no_counts(label_set: LabelSet) -> Counts:
+    """Zeros to start adding from, int64 `(num_ids, num_ids)`."""
+    return np.zeros((label_set.num_ids, label_set.num_ids), np.int64)
+
+
+def count_pixels(label_ids: Pixels, prediction_ids: Pixels, num_ids: int) -> Counts:
+    """How many pixels of each label id were predicted as each label id, ignored ones included.
 
     Args:
-        label: trainIds or `IGNORE_INDEX`, uint8, any shape.
-        prediction: trainIds, uint8, of the same shape.
-        num_classes: Number of trainIds.
+        label_ids: uint8, any shape, below `num_ids`.
+        prediction_ids: uint8, of the same shape, below `num_ids`.
+        num_ids: One more than the largest id of the table, at most 256.
 
     Returns:
-        int64 `(num_classes, num_classes)`: row = label, column = prediction, ignored pixels left out.
+        int64 `(num_ids, num_ids)`: row = label, column = prediction; the sum is the number of pixels.
 
     Raises:
         InputError: The shapes differ, or a value is out of range; never counted in a wrong cell.
     """
-    if label.shape != prediction.shape:
-        raise InputError(f"prediction is {prediction.shape} and its label {label.shape}; both must have one size")
-    counted = label != IGNORE_INDEX
-    rows, columns = label[counted].astype(np.int64), prediction[counted].astype(np.int64)
-    for what, values in (("label", rows), ("prediction", columns)):
-        if values.size and values.max() >= num_classes:
-            raise InputError(f"a {what} holds {values.max()}; allowed are the trainIds 0..{num_classes - 1}")
-    cells = np.bincount(rows * num_classes + columns, minlength=num_classes**2)
-    return cells.reshape(num_classes, num_classes)
-
-
-def no_counts(label_set: LabelSet) -> Counts:
-    """Zeros to start adding from, int64 `(num_classes, num_classes)`."""
-    return np.zeros((label_set.num_classes, label_set.num_classes), np.int64)
+    if label_ids.shape != prediction_ids.shape:
+        sizes = f"prediction is {prediction_ids.shape} and its label {label_ids.shape}"
+        raise InputError(f"{sizes}; both must have one size")
+    for what, values in (("label", label_ids), ("prediction", prediction_ids)):
+        if values.size and values.max() >= num_ids:
+            raise InputError(f"a {what} holds {values.max()}; allowed are the label ids 0..{num_ids - 1}")
+    # 256 * 256 cells are numbered by two bytes, so the pixels of a frame are gone through only once, and in cache.
+    cells = label_ids.astype(np.uint16).ravel()
+    cells *= np.uint16(num_ids)
+    cells += prediction_ids.ravel()
+    return np.bincount(cells, minlength=num_ids**2).reshape(num_ids, num_ids)

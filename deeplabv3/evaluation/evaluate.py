@@ -1,4 +1,4 @@
-"""Score a model on a labelled split, every frame at its label's full size."""
+"""Score a model, or predictions that any program wrote, on a labelled split, every frame at its label's full size."""
 
 from __future__ import annotations
 
@@ -6,50 +6,65 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 
-from deeplabv3.config import EvaluateConfig
-from deeplabv3.data.cityscapes import Sample, check_sizes, find_samples
-from deeplabv3.data.labels import IGNORE_INDEX, LabelSet
+from deeplabv3.config import EvaluateConfig, InferenceConfig
+from deeplabv3.data.cityscapes import Frame, Sample, check_sizes, find_samples, read_labels
+from deeplabv3.data.images import Pixels, read_image
+from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX, UNKNOWN, LabelSet, read_label_set
 from deeplabv3.data.loading import default_num_workers, eval_batches
-from deeplabv3.evaluation.confusion import count_pixels, no_counts
-from deeplabv3.evaluation.scores import Scores, scores_from
+from deeplabv3.distributed import is_first, process_group, share_of
+from deeplabv3.evaluation.confusion import no_counts
+from deeplabv3.evaluation.frames import combined, count_frame, why_no_iiou_of
+from deeplabv3.evaluation.predictions import prediction_files, read_prediction, score_files
+from deeplabv3.evaluation.scores import Scores
 from deeplabv3.files import refuse_to_overwrite, require_writable, write_whole
 from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import autocast, choose_device, place
-from deeplabv3.prediction.predictor import Results
+from deeplabv3.prediction.predictor import WHOLE_FRAME, Results, predict_batch, predict_image
 from deeplabv3.prediction.sources import result_stems
+from deeplabv3.prediction.upsampling import upsampled_argmax, upsampled_loss
 from deeplabv3.progress import Progress
 
 
 def evaluate(config: EvaluateConfig) -> Scores:
-    """Score a checkpoint.
+    """Score a checkpoint or the files of another program; under torchrun the processes share the frames.
+
+    Returns:
+        The scores of the whole split, the same in every process.
 
     Raises:
-        InputError: The checkpoint or the data set cannot be used, or a result cannot be written.
+        InputError: The checkpoint, the predictions or the data set cannot be used, or a result cannot be written.
     """
-    device = choose_device(config.device)
     samples = find_samples(config.data_dir, config.split)
     check_sizes(samples)
-    for folder in (config.out.parent if config.out else None, config.predictions_dir):
+    for folder in (config.out.parent if config.out else None, config.results_dir):
         if folder is not None:
             require_writable(folder)
     if not config.overwrite:
-        pictures = [path for result in _results(config.predictions_dir, samples) for path in result.paths]
+        pictures = [path for result in _results(config.results_dir, samples) for path in result.paths]
         refuse_to_overwrite([*pictures, *([config.out] if config.out else [])])
-    model, label_set = load_model(config.model, output_stride=config.output_stride)
-    model = place(model, device)
-    scores = score_model(
-        model,
-        samples,
-        label_set,
-        device=device,
-        batch_size=config.batch_size,
-        predictions_dir=config.predictions_dir,
-    )
-    if config.out is not None:
+    with process_group():
+        if config.predictions is not None:
+            label_set = read_label_set(config.labels) if config.labels else CITYSCAPES
+            scores = score_files(config.predictions, samples, label_set, num_workers=config.num_workers)
+        else:
+            device = choose_device(config.inference.device)
+            model, label_set = _model_of(config, device)
+            scores = score_model(
+                model,
+                samples,
+                label_set,
+                device=device,
+                inference=config.inference,
+                batch_size=config.batch_size,
+                num_workers=config.num_workers,
+                results_dir=config.results_dir,
+                with_instances=True,
+            )
+    if config.out is not None and is_first():
         write_whole(config.out, json.dumps(scores.to_json(), indent=2) + "\n")
     return scores
 
@@ -61,46 +76,96 @@ def score_model(
     label_set: LabelSet,
     *,
     device: torch.device,
+    inference: InferenceConfig = WHOLE_FRAME,
     batch_size: int = 1,
     num_workers: int | None = None,
-    precision: str = "float32",
-    predictions_dir: Path | None = None,
+    results_dir: Path | None = None,
+    with_instances: bool = False,
+    with_loss: bool = False,
 ) -> Scores:
     """Score a model that is in evaluation mode.
 
     Args:
-        model: On `device`.
+        model: On `device`, at the output stride that is wanted.
         samples: The frames.
         label_set: Its number of classes is the model's.
         device: Where the model is.
+        inference: Scales, flip, windows and precision.
         batch_size: Frames of equal size a step.
         num_workers: Processes that read frames; None chooses.
-        precision: float32, bfloat16 or auto.
-        predictions_dir: Where every frame's predictions are written; None writes none.
+        results_dir: Where every frame's predictions are written; None writes none.
+        with_instances: Whether instance ids are read, for the instance-weighted scores.
+        with_loss: Whether the loss is computed, which takes a single look at the whole frame.
 
     Raises:
         DatasetError: A frame cannot be read.
     """
-    counts, loss_sum = no_counts(label_set), 0.0
+    assert inference.is_plain or not with_loss
+    why_no_iiou = why_no_iiou_of(samples) if with_instances else "instances were not asked for"
+    counts, records = no_counts(label_set), []
     workers = default_num_workers(device.type) if num_workers is None else num_workers
-    results = iter(_results(predictions_dir, samples))
-    with Progress("evaluating", len(samples)) as progress:
-        for batch in eval_batches(samples, label_set, batch_size, num_workers=workers):
-            with autocast(device, precision):
-                logits = model(batch.image.to(device))  # (N, K, H, W)
-            # Frame by frame: the softmax of a whole batch at full size would need as much memory as its logits again.
-            for image, frame_logits, label in zip(batch.image, logits, batch.label, strict=True):
-                target = label[None].to(device).long()  # (1, H, W)
-                loss = F.cross_entropy(frame_logits[None], target, ignore_index=IGNORE_INDEX, reduction="sum")
-                loss_sum += float(loss)
-                prediction = frame_logits.argmax(0).to(torch.uint8).cpu().numpy()  # (H, W)
-                counts += count_pixels(label.numpy(), prediction, label_set.num_classes)
-                if predictions_dir is not None:
-                    next(results).write(image.permute(1, 2, 0).numpy(), prediction, label_set)
-            progress.advance(len(batch.names))
-    num_pixels = int(counts.sum())
-    loss_mean = loss_sum / num_pixels if num_pixels else float("nan")
-    return scores_from(counts, label_set, num_frames=len(samples), loss=loss_mean)
+    own, results = share_of(samples), iter(share_of(_results(results_dir, samples)))
+    batches = eval_batches(own, label_set, batch_size, instances=not why_no_iiou, num_workers=workers)
+    with Progress("evaluating", len(own)) as progress:
+        for batch in batches:
+            predictions, losses = _predict(model, batch, label_set, device, inference, with_loss)
+            for frame, prediction, loss in zip(batch, predictions, losses, strict=True):
+                frame_counts, record = count_frame(frame, label_set.id_of_train_id[prediction], label_set, loss)
+                counts += frame_counts
+                records.append(record)
+                if results_dir is not None:
+                    next(results).write(frame.image, prediction, label_set)
+            progress.advance(len(batch))
+    return combined(counts, records, label_set, why_no_iiou=why_no_iiou, with_loss=with_loss)
+
+
+def predictions_of(config: EvaluateConfig, samples: Sequence[Sample]) -> tuple[list[Pixels], LabelSet]:
+    """The predictions of some frames of an evaluation, once more: label ids, uint8 `(H, W)`, and what they mean.
+
+    Raises:
+        InputError: A file cannot be used.
+    """
+    if config.predictions is not None:
+        label_set = read_label_set(config.labels) if config.labels else CITYSCAPES
+        files = prediction_files(config.predictions, samples)
+        paths = [files[sample.name][0] for sample in samples]
+        sizes = [read_labels(sample, label_set).label_ids.shape for sample in samples]
+        return [
+            read_prediction(path.read_bytes(), path, size, label_set) for path, size in zip(paths, sizes, strict=True)
+        ], label_set
+    model, label_set = _model_of(config, choose_device(config.inference.device))
+    images = (read_image(sample.image_path) for sample in samples)
+    return [label_set.id_of_train_id[predict_image(model, image, config.inference)] for image in images], label_set
+
+
+def _model_of(config: EvaluateConfig, device: torch.device) -> tuple[DeepLabV3, LabelSet]:
+    assert config.model is not None
+    model, label_set = load_model(config.model, output_stride=config.inference.output_stride)
+    return place(model, device), label_set
+
+
+def _predict(
+    model: DeepLabV3,
+    batch: Sequence[Frame],
+    label_set: LabelSet,
+    device: torch.device,
+    inference: InferenceConfig,
+    with_loss: bool,
+) -> tuple[list[Pixels], list[float]]:
+    """TrainIds and summed losses of frames of one size."""
+    stacked = torch.from_numpy(np.stack([frame.image for frame in batch]))  # (N, H, W, 3)
+    image = stacked.permute(0, 3, 1, 2).to(device)  # (N, 3, H, W)
+    if not with_loss:
+        return list(predict_batch(model, image, inference).cpu().numpy()), [0.0] * len(batch)
+    with autocast(device, inference.precision):
+        grid_logits = model.grid_logits(image)  # (N, K, h, w)
+    predictions, losses = [], []
+    table = np.where(label_set.train_id_of_id == UNKNOWN, IGNORE_INDEX, label_set.train_id_of_id)
+    for frame, logits in zip(batch, grid_logits, strict=True):
+        height, width = frame.label_ids.shape
+        predictions.append(upsampled_argmax(logits, (height, width)).cpu().numpy())
+        losses.append(upsampled_loss(logits, torch.from_numpy(table[frame.label_ids]).to(device)))
+    return predictions, losses
 
 
 def _results(folder: Path | None, samples: Sequence[Sample]) -> list[Results]:

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from deeplabv3.distributed import local_rank, num_processes
 from deeplabv3.errors import InputError
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -24,6 +25,8 @@ def choose_device(name: str) -> torch.device:
         there.insert(0, "mps")
     if torch.cuda.is_available():
         there = ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count())), *there]
+    if name in ("auto", "cuda") and there[0] == "cuda" and num_processes() > 1:
+        return torch.device(f"cuda:{local_rank() % torch.cuda.device_count()}")  # each process has its own
     if name == "auto":
         return torch.device(there[0])
     if name not in there:

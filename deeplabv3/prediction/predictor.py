@@ -1,42 +1,140 @@
-"""From an image of any size to the class of each of its pixels."""
+"""From an image of any size to the class of each of its pixels.
+
+Shape letters: N batch, K classes, H and W pixels, h and w a window or a feature grid.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from deeplabv3.config import PredictConfig
+from deeplabv3.config import InferenceConfig, PredictConfig
 from deeplabv3.data.images import Pixels, read_image
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.errors import DatasetError
 from deeplabv3.files import refuse_to_overwrite, require_writable
 from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.device import choose_device, place
+from deeplabv3.model.device import autocast, choose_device, place
 from deeplabv3.prediction.render import colorize, overlay, save_picture, with_legend
 from deeplabv3.prediction.sources import find_images, result_stems
+from deeplabv3.prediction.upsampling import upsampled_argmax
 from deeplabv3.progress import track
 
 KINDS = ("labelIds", "color", "overlay")
 """The folders of the results."""
 
 
+WHOLE_FRAME = InferenceConfig()
+"""One look at the whole frame, at the output stride of training."""
+
+
 @torch.inference_mode()
-def predict_image(model: DeepLabV3, image: Pixels) -> Pixels:
+def predict_image(model: DeepLabV3, image: Pixels, inference: InferenceConfig = WHOLE_FRAME) -> Pixels:
     """Segment one image.
 
     Args:
-        model: In evaluation mode, on any device.
+        model: In evaluation mode, on any device, at the output stride that is wanted.
         image: RGB, uint8, `(H, W, 3)`.
+        inference: Scales, flip, windows and precision.
 
     Returns:
         trainIds, uint8, `(H, W)`.
     """
     pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (1, 3, H, W)
-    logits = model(pixels.to(model.pixel_mean.device))  # (1, K, H, W)
-    prediction: Pixels = logits[0].argmax(0).to(torch.uint8).cpu().numpy()  # (H, W)
+    prediction: Pixels = predict_batch(model, pixels.to(model.pixel_mean.device), inference)[0].cpu().numpy()
     return prediction
+
+
+@torch.inference_mode()
+def predict_batch(model: DeepLabV3, image: Tensor, inference: InferenceConfig = WHOLE_FRAME) -> Tensor:
+    """Segment images of one size.
+
+    Args:
+        model: In evaluation mode, at the output stride that is wanted.
+        image: RGB, uint8, `(N, 3, H, W)`, on the model's device.
+        inference: Scales, flip, windows and precision.
+
+    Returns:
+        trainIds, uint8, `(N, H, W)`, on the same device.
+    """
+    height, width = image.shape[-2:]
+    with autocast(image.device, inference.precision):
+        if inference.is_plain:
+            grid_logits = model.grid_logits(image)  # (N, K, h, w)
+            return torch.stack([upsampled_argmax(logits, (height, width)) for logits in grid_logits])  # (N, H, W)
+        if inference.tile_size is None:
+            return mean_probabilities(model, image, inference).argmax(1).to(torch.uint8)  # (N, H, W)
+        return _predict_tiles(model, image, inference, inference.tile_size)
+
+
+def mean_probabilities(model: DeepLabV3, image: Tensor, inference: InferenceConfig) -> Tensor:
+    """The softmax at the image's size, averaged over scales and mirror images (Chen et al. 2017, section 4.1).
+
+    Args:
+        model: In evaluation mode.
+        image: RGB, uint8, `(N, 3, H, W)`.
+        inference: Its scales and flip.
+
+    Returns:
+        float32 `(N, K, H, W)`.
+    """
+    size = image.shape[-2:]
+    total: Tensor | None = None
+    for scale in inference.scale_values:
+        scaled = _resized(image, scale)  # (N, 3, h, w)
+        for mirrored in (False, True) if inference.flip else (False,):
+            logits = model.grid_logits(scaled.flip(-1) if mirrored else scaled).float()
+            logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)  # (N, K, H, W)
+            probabilities = logits.softmax(1).flip(-1) if mirrored else logits.softmax(1)
+            total = probabilities if total is None else total.add_(probabilities)
+    assert total is not None
+    return total.div_(len(inference.scale_values) * (2 if inference.flip else 1))
+
+
+def _resized(image: Tensor, scale: float) -> Tensor:
+    """The image at another scale, as float of 0..255, smoothed where it shrinks; itself at scale 1."""
+    if scale == 1:
+        return image
+    size = [max(1, round(side * scale)) for side in image.shape[-2:]]
+    return F.interpolate(image.float(), size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _predict_tiles(model: DeepLabV3, image: Tensor, inference: InferenceConfig, tile_size: tuple[int, int]) -> Tensor:
+    """Segment by a sliding window whose probabilities are summed where windows overlap; uint8 `(N, H, W)`.
+
+    Only a band of the frame as high as a window is held for all classes: rows above the next windows are final.
+    """
+    height, width = image.shape[-2:]
+    tops, lefts = (
+        tile_starts(side, tile, tile // 3 if inference.tile_overlap is None else inference.tile_overlap)
+        for side, tile in zip((height, width), tile_size, strict=True)
+    )
+    prediction = torch.empty((len(image), height, width), dtype=torch.uint8, device=image.device)
+    above: Tensor | None = None
+    for row, top in enumerate(tops):
+        bottom = min(top + tile_size[0], height)
+        shape = (len(image), model.config.num_classes, bottom - top, width)
+        band = torch.zeros(shape, device=image.device)  # (N, K, h, W)
+        if above is not None:
+            started = tops[row - 1]
+            band[:, :, : started + above.shape[2] - top] = above[:, :, top - started :]
+        for left in lefts:
+            window = image[:, :, top:bottom, left : left + tile_size[1]]  # (N, 3, h, w)
+            band[..., left : left + tile_size[1]] += mean_probabilities(model, window, inference)
+        final = tops[row + 1] if row + 1 < len(tops) else height
+        prediction[:, top:final] = band[:, :, : final - top].argmax(1)
+        above = band
+    return prediction
+
+
+def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
+    """Where the windows along one side begin: `tile - overlap` apart, the last one flush with the end."""
+    last = max(0, side - tile)
+    return [*range(0, last, tile - overlap), last]
 
 
 def predict(config: PredictConfig) -> list[Path]:
@@ -49,13 +147,13 @@ def predict(config: PredictConfig) -> list[Path]:
         InputError: An input, the checkpoint or the output folder cannot be used; nothing was overwritten. Where an
             image is broken, all others are written first.
     """
-    device = choose_device(config.device)
+    device = choose_device(config.inference.device)
     images = find_images(config.inputs, leave_out=[config.out / kind for kind in KINDS])
     results = [Results(config.out, stem) for stem in result_stems(images)]
     require_writable(config.out)
     if not config.overwrite:
         refuse_to_overwrite(path for result in results for path in result.paths)
-    model, label_set = load_model(config.model, output_stride=config.output_stride)
+    model, label_set = load_model(config.model, output_stride=config.inference.output_stride)
     model = place(model, device)
     broken: list[DatasetError] = []
     for path, result in track(list(zip(images, results, strict=True)), "predicting"):
@@ -64,7 +162,8 @@ def predict(config: PredictConfig) -> list[Path]:
         except DatasetError as error:  # one broken file must not cost the others their results
             broken.append(error)
             continue
-        result.write(image, predict_image(model, image), label_set, opacity=config.opacity, legend=config.legend)
+        prediction = predict_image(model, image, config.inference)
+        result.write(image, prediction, label_set, opacity=config.opacity, legend=config.legend)
     if broken:
         raise DatasetError(f"{broken[0]} ({len(broken)} of {len(images)} images are broken; the others are written)")
     return [result.overlay for result in results]

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from deeplabv3.config import TrainConfig
+from deeplabv3.config import InferenceConfig, TrainConfig
 from deeplabv3.data.cityscapes import Sample, check_sizes, find_samples
 from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX, LabelSet, read_label_set
 from deeplabv3.data.loading import Batch, batch_keys, default_num_workers, train_batches
 from deeplabv3.errors import DatasetError, InputError, NonFiniteError
 from deeplabv3.evaluation.evaluate import score_model
-from deeplabv3.evaluation.scores import Scores
+from deeplabv3.evaluation.scores import Scores, number
 from deeplabv3.files import make_dir, require_writable, write_whole
 from deeplabv3.model.checkpoint import Checkpoint, encode_checkpoint, label_set_of, read_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
@@ -249,15 +249,15 @@ def _entry(
 ) -> dict[str, Any]:
     """What is recorded of a finished epoch."""
     updates = position.batch - position.num_skipped
-    validation = scores.to_json() if scores else {}
+    class_iou = None if scores is None else {name: number(iou) for name, iou in scores.class_iou.items()}
     return {
         "epoch": position.epoch + 1,
         "step": (position.epoch + 1) * steps_per_epoch,
         "learning_rate": rate,
         "train_loss": position.loss_sum / max(1, updates),
-        "val_loss": validation.get("loss"),
-        "miou": validation.get("averageScoreClasses"),
-        "class_iou": validation.get("classScores"),
+        "val_loss": None if scores is None else number(scores.loss),
+        "miou": None if scores is None else number(scores.miou),
+        "class_iou": class_iou,
         "num_skipped": position.num_skipped,
         "seconds": round(watch.seconds, 3),
         "images_per_second": round(watch.images_per_second, 3),
@@ -285,9 +285,10 @@ def validate(
             samples,
             label_set,
             device=device,
+            inference=InferenceConfig(precision=config.precision),
             batch_size=config.eval_batch_size,
             num_workers=config.num_workers,
-            precision=config.precision,
+            with_loss=True,
         )
     finally:
         model.train()

@@ -70,13 +70,14 @@ def test_unreadable_sample_is_named_from_any_process(train_config, tmp_path, wor
 def test_eval_batches_keep_order_and_size(streets):
     samples = find_samples(streets, "val")
     grouped = list(eval_batches(samples, CITYSCAPES, 2))
-    assert [len(batch.names) for batch in grouped] == [2, 1]
-    assert [name for batch in grouped for name in batch.names] == [sample.name for sample in samples]
+    assert [len(batch) for batch in grouped] == [2, 1]
+    assert [frame.name for batch in grouped for frame in batch] == [sample.name for sample in samples]
 
 
 def test_frames_of_another_size_start_a_new_batch(tmp_path, rng):
     for index, width in enumerate((6, 6, 5, 6)):
         image = rng.integers(0, 256, (4, width, 3), dtype="uint8")
         write_frame(tmp_path, f"a_000000_00000{index}", image, image[..., 0] * 0, "val")
-    shapes = [tuple(batch.label.shape) for batch in eval_batches(find_samples(tmp_path, "val"), CITYSCAPES, 4)]
-    assert shapes == [(2, 4, 6), (1, 4, 5), (1, 4, 6)]
+    batches = eval_batches(find_samples(tmp_path, "val"), CITYSCAPES, 4)
+    shapes = [[frame.label_ids.shape for frame in batch] for batch in batches]
+    assert shapes == [[(4, 6), (4, 6)], [(4, 5)], [(4, 6)]]

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from deeplabv3.config import EvaluateConfig
-from deeplabv3.data.cityscapes import find_samples, read_sample
+from deeplabv3.config import EvaluateConfig, InferenceConfig
+from deeplabv3.data.cityscapes import find_samples, read_frame, read_sample
 from deeplabv3.data.images import read_label_values
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.errors import CheckpointError, DatasetError, OutputError
 from deeplabv3.evaluation.confusion import count_pixels
-from deeplabv3.evaluation.evaluate import evaluate
+from deeplabv3.evaluation.evaluate import evaluate, score_model
 from deeplabv3.model.checkpoint import load_model
 from deeplabv3.prediction.predictor import predict_image
 from deeplabv3.report.tables import score_table
@@ -24,19 +24,21 @@ def config(train_config, tmp_path):
     """A network of one epoch, to be scored."""
     train(replace(train_config, phases=train_config.phases[1:]))
     return EvaluateConfig(
-        data_dir=train_config.data_dir, model=train_config.run_dir / "checkpoints/last.safetensors", device="cpu"
+        data_dir=train_config.data_dir,
+        model=train_config.run_dir / "checkpoints/last.safetensors",
+        inference=InferenceConfig(device="cpu"),
     )
 
 
 def test_scores_are_those_of_predicting_frame_by_frame(config):
     scores = evaluate(config)
     model, labels = load_model(config.model)
+    frames = [read_frame(sample, labels, instances=False) for sample in find_samples(config.data_dir, "val")]
     counts = sum(
-        count_pixels(label, predict_image(model, image), 19)
-        for image, label in (read_sample(sample, labels) for sample in find_samples(config.data_dir, "val"))
+        count_pixels(frame.label_ids, labels.id_of_train_id[predict_image(model, frame.image)], 34) for frame in frames
     )
     np.testing.assert_array_equal(scores.counts, counts)
-    assert scores.num_frames == 3
+    assert [frame.name for frame in scores.frames] == [frame.name for frame in frames]
 
 
 def test_scores_do_not_depend_on_the_batch_size(config):
@@ -51,22 +53,26 @@ def test_loss_is_the_mean_over_all_counted_pixels(config):
         logits = model(torch.from_numpy(image.copy()).permute(2, 0, 1)[None])[0].detach().double().log_softmax(0)
         for train_id in range(19):
             losses.append(-logits[train_id][torch.from_numpy(label == train_id)])
-    assert evaluate(config).loss == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
+    samples = find_samples(config.data_dir, "val")
+    scores = score_model(model, samples, labels, device=torch.device("cpu"), with_loss=True)
+    assert scores.loss == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
 
 
 def test_another_output_stride_has_its_effect(config):
-    assert (evaluate(config).counts != evaluate(replace(config, output_stride=8)).counts).any()
+    assert (
+        evaluate(config).counts != evaluate(replace(config, inference=InferenceConfig(output_stride=8))).counts
+    ).any()
 
 
 def test_scores_as_json(config, tmp_path):
     scores = evaluate(replace(config, out=tmp_path / "new" / "scores.json"))
     record = json.loads((tmp_path / "new" / "scores.json").read_text())
     assert record["averageScoreClasses"] == scores.miou
-    assert np.array(record["confusionMatrix"]).sum() == scores.counts.sum()
+    assert np.array(record["confMatrix"]).sum() == scores.counts.sum() == 3 * 64 * 96
 
 
 def test_predictions_are_written_on_request(config, tmp_path):
-    evaluate(replace(config, predictions_dir=tmp_path / "p"))
+    evaluate(replace(config, results_dir=tmp_path / "p"))
     sample = find_samples(config.data_dir, "val")[0]
     model, _ = load_model(config.model)
     written = read_label_values(tmp_path / "p" / "labelIds" / f"{sample.name}.png")
@@ -76,7 +82,7 @@ def test_predictions_are_written_on_request(config, tmp_path):
 
 
 def test_results_are_not_overwritten_unasked(config, tmp_path):
-    for changed in ({"out": tmp_path / "s.json"}, {"predictions_dir": tmp_path / "p"}):
+    for changed in ({"out": tmp_path / "s.json"}, {"results_dir": tmp_path / "p"}):
         evaluate(replace(config, **changed))
         with pytest.raises(OutputError, match="is there already; add --overwrite"):
             evaluate(replace(config, **changed))

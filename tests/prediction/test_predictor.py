@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplabv3.config import PredictConfig
+from deeplabv3.config import InferenceConfig, PredictConfig
 from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX
 from deeplabv3.errors import DatasetError, InputError, OutputError
 from deeplabv3.model.checkpoint import write_checkpoint
@@ -38,7 +38,12 @@ def config(tmp_path, folder, tiny_config):
     tensors = {f"model/{name}": value for name, value in DeepLabV3(tiny_config).state_dict().items()}
     record = {"model": to_record(tiny_config), "labels": CITYSCAPES.to_dict()}
     write_checkpoint(tmp_path / "net.safetensors", tensors, record)
-    return PredictConfig(inputs=(str(folder),), model=tmp_path / "net.safetensors", out=tmp_path / "out", device="cpu")
+    return PredictConfig(
+        inputs=(str(folder),),
+        model=tmp_path / "net.safetensors",
+        out=tmp_path / "out",
+        inference=InferenceConfig(device="cpu"),
+    )
 
 
 def test_files_folders_and_patterns_are_found_once(folder):

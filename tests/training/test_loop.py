@@ -133,7 +133,7 @@ def test_diverged_run_is_one_error(train_config):
 
 
 def test_validation_without_a_number_is_recorded(train_config, monkeypatch, capsys):
-    nothing = scores_from(no_counts(CITYSCAPES), CITYSCAPES, num_frames=1, loss=float("inf"))
+    nothing = scores_from(no_counts(CITYSCAPES), CITYSCAPES, loss=float("inf"))
     monkeypatch.setattr(loop, "score_model", lambda *_, **__: nothing)
     history = train(replace(train_config, phases=train_config.phases[1:]))
     assert (history[0]["val_loss"], history[0]["miou"]) == (None, None)

@@ -1,0 +1,46 @@
+"""How a value that is not possible is refused."""
+
+from __future__ import annotations
+
+from deeplabv3.errors import InputError
+
+OUTPUT_STRIDES = (8, 16, 32)
+PRECISIONS = ("float32", "bfloat16", "auto")
+MAX_SCALE = 100
+
+
+def require(condition: bool, name: str, value: object, allowed: str) -> None:
+    """Refuse a value with one line that names it and what is allowed.
+
+    Raises:
+        InputError: `condition` is false.
+    """
+    if not condition:
+        raise InputError(f"{name} is {value!r}; {allowed}")
+
+
+def require_output_stride(value: int | None) -> None:
+    """Refuse an output stride that no network here has; None stands for a model's own.
+
+    Raises:
+        InputError: It is not 8, 16 or 32.
+    """
+    require(value is None or value in OUTPUT_STRIDES, "output_stride", value, "choose 8, 16 or 32")
+
+
+def require_precision(value: str) -> None:
+    """Refuse an unknown precision.
+
+    Raises:
+        InputError: It is none of `PRECISIONS`.
+    """
+    require(value in PRECISIONS, "precision", value, "choose one of " + ", ".join(PRECISIONS))
+
+
+def require_num_workers(value: int | None) -> None:
+    """Refuse a negative number of processes; None leaves the choice to the program.
+
+    Raises:
+        InputError: It is below 0.
+    """
+    require((value or 0) >= 0, "num_workers", value, "give at least 0, or null")

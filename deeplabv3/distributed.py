@@ -1,0 +1,86 @@
+"""Several processes that work on one thing, as torchrun starts them; plain and harmless in a single one.
+
+    torchrun --nproc-per-node 4 -m deeplabv3 evaluate DATA --model MODEL
+
+Only whole numbers and small records travel between them. Results are printed and written by rank 0.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Item = TypeVar("Item")
+
+PATIENCE = timedelta(days=1)
+"""How long a process waits for the others; one that died is noticed at once."""
+
+
+def rank() -> int:
+    """Number of this process, 0 for a single one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """Number of this process on its machine, which is that of its accelerator."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def num_processes() -> int:
+    """How many processes work together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this process prints and writes."""
+    return rank() == 0
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the other processes for the time of a `with` statement; nothing where there are none."""
+    import torch.distributed as dist
+
+    if num_processes() == 1 or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("gloo", timeout=PATIENCE)  # counts are summed on CPUs whatever computed them
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def share_of(items: Sequence[Item]) -> Sequence[Item]:
+    """The items that are this process's: each belongs to exactly one, and nothing is added to make shares equal."""
+    return items[rank() :: num_processes()]
+
+
+def sum_over_processes(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The sum of every process's counts, the same in each of them."""
+    import torch
+    import torch.distributed as dist
+
+    if num_processes() == 1:
+        return counts
+    total = torch.from_numpy(counts.copy())
+    dist.all_reduce(total)
+    summed: npt.NDArray[np.int64] = total.numpy()
+    return summed
+
+
+def gather(records: Sequence[Item]) -> list[Item]:
+    """The records of all processes in the order that `share_of` dealt their items out in, in each of them."""
+    import torch.distributed as dist
+
+    if num_processes() == 1:
+        return list(records)
+    shares: list[Any] = [None] * num_processes()
+    dist.all_gather_object(shares, list(records))
+    return [share[place] for place in range(max(map(len, shares))) for share in shares if place < len(share)]

@@ -1,0 +1,174 @@
+"""Predictions that any program wrote: label-id PNGs, found by their frames' names, checked, and only then scored."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from deeplabv3.data.cityscapes import Sample, read_labels
+from deeplabv3.data.images import Pixels, decode_label_values, ranges
+from deeplabv3.data.labels import IGNORE_INDEX, LabelSet
+from deeplabv3.data.loading import read_in_order
+from deeplabv3.distributed import gather, is_first, num_processes, share_of
+from deeplabv3.errors import DatasetError
+from deeplabv3.evaluation.confusion import Counts, no_counts
+from deeplabv3.evaluation.frames import FrameRecord, combined, count_frame, why_no_iiou_of
+from deeplabv3.evaluation.scores import Scores
+from deeplabv3.progress import Progress
+
+SUFFIX = ".png"
+
+
+def files_of_frames(files: Iterable[Path], names: Sequence[str]) -> tuple[dict[str, list[Path]], list[Path]]:
+    """Which files are predictions of which frame.
+
+    As in the official evaluation, a prediction is a PNG in any folder whose name begins with its frame's. Where one
+    frame's name begins with another's, a file belongs to the longest that fits.
+
+    Args:
+        files: Any files; hidden ones and those that are no PNG are left alone.
+        names: `<city>_<sequence>_<frame>` of every frame.
+
+    Returns:
+        The files of each frame, and the PNGs that belong to none.
+    """
+    found: dict[str, list[Path]] = {name: [] for name in names}
+    strange = []
+    lengths = sorted({len(name) for name in names}, reverse=True)
+    for file in sorted(files):
+        if file.suffix != SUFFIX or file.name.startswith("."):
+            continue
+        fitting = (file.name[:length] for length in lengths if file.name[:length] in found)
+        name = next(fitting, None)
+        if name is None:
+            strange.append(file)
+        else:
+            found[name].append(file)
+    return found, strange
+
+
+def count_faults(found: dict[str, list[Path]]) -> list[str]:
+    """The frames without a prediction and with more than one, each in a line."""
+    faults = [f"{name}: missing, there is no {name}*{SUFFIX}" for name, files in found.items() if not files]
+    faults += [
+        f"{name}: given {len(files)} times, as {', '.join(map(str, files))}"
+        for name, files in found.items()
+        if len(files) > 1
+    ]
+    return faults
+
+
+def read_prediction(content: bytes, path: Path, size: tuple[int, ...], label_set: LabelSet) -> Pixels:
+    """Decode a prediction and check it.
+
+    Args:
+        content: Of the PNG.
+        path: What errors call it.
+        size: Height and width of its label.
+        label_set: Which ids there are.
+
+    Returns:
+        Label ids, uint8 `(H, W)`.
+
+    Raises:
+        DatasetError: It is no single-channel 8-bit PNG, has another size, or holds an id outside the table.
+    """
+    values = decode_label_values(content, path)
+    if values.shape != size:
+        raise DatasetError(
+            f"{path} is {values.shape[0]}x{values.shape[1]} and its frame {size[0]}x{size[1]} (height x width)"
+        )
+    allowed = [row.id for row in label_set.classes]
+    seen = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+    unknown = np.setdiff1d(seen, allowed)
+    if unknown.size:
+        hint = "; it looks like trainIds, and label ids are wanted" if looks_like_train_ids(seen, label_set) else ""
+        raise DatasetError(
+            f"{path} holds {ranges(unknown.tolist())}, outside the label ids of {label_set.name} "
+            f"({ranges(sorted(allowed))}){hint}"
+        )
+    return values
+
+
+def looks_like_train_ids(seen: Iterable[int], label_set: LabelSet) -> bool:
+    """Whether the values of a map are those of trainIds, and hardly those of label ids.
+
+    That is so if all are trainIds or 255 and one of them is, as a label id, of a class that is never predicted. The
+    void id alone is no sign: some programs write it where they are not sure.
+    """
+    values = set(map(int, seen))
+    train_ids = {*range(label_set.num_classes), IGNORE_INDEX}
+    predicted = {row.id for row in label_set.evaluated}
+    return values <= train_ids and bool(values - predicted - {label_set.void_id})
+
+
+def prediction_files(folder: Path, samples: Iterable[Sample]) -> dict[str, list[Path]]:
+    """The predictions of each frame in a folder, which is searched through.
+
+    Raises:
+        DatasetError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"there is no folder {folder}; give the one that holds the predictions")
+    return files_of_frames(folder.rglob("*"), [sample.name for sample in samples])[0]
+
+
+def score_files(
+    folder: Path, samples: Sequence[Sample], label_set: LabelSet, *, num_workers: int | None = None
+) -> Scores:
+    """Score label-id PNGs, each named for its frame.
+
+    Args:
+        folder: Searched through.
+        samples: The frames.
+        label_set: Which ids there are.
+        num_workers: Processes that read and count; None chooses.
+
+    Raises:
+        DatasetError: A label cannot be read; or predictions are missing, given twice, of another size, no
+            single-channel 8-bit PNG, or hold an id outside the table: all are listed, and nothing is scored.
+    """
+    files = prediction_files(folder, samples)
+    faults = count_faults(files)
+    why_no_iiou = why_no_iiou_of(samples)
+    counts, records = no_counts(label_set), []
+    workers = max(1, (os.cpu_count() or 1) // num_processes()) if num_workers is None else num_workers
+    own = [(sample, files[sample.name][0]) for sample in share_of(samples) if len(files[sample.name]) == 1]
+    count = partial(_count_file, label_set=label_set, instances=not why_no_iiou)
+    own_faults = []
+    with Progress("scoring", len(own)) as progress:
+        for outcome in read_in_order(count, own, workers if len(own) > 1 else 0):
+            if isinstance(outcome, str):
+                own_faults.append(outcome)
+            else:
+                counts += outcome[0]
+                records.append(outcome[1])
+            progress.advance()
+    faults += gather(own_faults)
+    if faults:
+        head = f"{len(faults)} of {len(samples)} predictions in {folder} cannot be scored"
+        raise DatasetError("\n  ".join([f"{head}:", *faults]) if is_first() else f"{head}; rank 0 lists them")
+    scores = combined(counts, records, label_set, why_no_iiou=why_no_iiou)
+    if is_first() and looks_like_train_ids(np.flatnonzero(scores.counts.sum(0)), label_set):
+        print(
+            f"note: the predictions in {folder} look like trainIds; the scores are those of label ids", file=sys.stderr
+        )
+    return scores
+
+
+def _count_file(item: tuple[Sample, Path], label_set: LabelSet, instances: bool) -> tuple[Counts, FrameRecord] | str:
+    """Count one prediction; what is wrong with it comes back as text, to be listed with the others."""
+    sample, path = item
+    labelled = read_labels(sample, label_set, instances=instances)
+    try:
+        prediction_ids = read_prediction(path.read_bytes(), path, labelled.label_ids.shape, label_set)
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    except DatasetError as error:
+        return str(error)
+    return count_frame(labelled, prediction_ids, label_set)

@@ -1,0 +1,128 @@
+"""Submissions to the Cityscapes benchmark server: a zip file of label-id PNGs, written and checked.
+
+The server wants one single-channel 8-bit PNG of label ids a frame, as large as the frame, whose name begins with the
+frame's `<city>_<sequence>_<frame>`; folders within the zip file do not matter (cityscapes-dataset.com, "Submit").
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from deeplabv3.config import SubmitConfig
+from deeplabv3.data.cityscapes import find_images, frame_name
+from deeplabv3.data.images import Pixels, image_size, read_image
+from deeplabv3.data.labels import CITYSCAPES, LabelSet, read_label_set
+from deeplabv3.distributed import num_processes
+from deeplabv3.errors import DatasetError, InputError
+from deeplabv3.evaluation.predictions import count_faults, files_of_frames, looks_like_train_ids, read_prediction
+from deeplabv3.files import open_whole, refuse_to_overwrite, require_writable
+from deeplabv3.model.checkpoint import load_model
+from deeplabv3.model.device import choose_device, place
+from deeplabv3.prediction.predictor import predict_image
+from deeplabv3.progress import track
+
+MAX_MEMBER_BYTES = 2**26
+"""Largest PNG that is unpacked: label maps are far smaller, and a zip file may claim anything."""
+
+_DATE = (1980, 1, 1, 0, 0, 0)  # the same predictions are the same file, whenever they are made
+
+
+def submit(config: SubmitConfig) -> int:
+    """Predict every image of a split and write the zip file; labels are neither needed nor read.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        InputError: An image or the checkpoint cannot be used, or the file cannot be written; then nothing is.
+    """
+    assert config.model is not None
+    if num_processes() > 1:
+        raise InputError(f"submit was started in {num_processes()} processes; it runs in one, so leave torchrun out")
+    images = {frame_name(path): path for path in find_images(config.data_dir, config.split)}
+    require_writable(config.out.parent)
+    if not config.overwrite:
+        refuse_to_overwrite([config.out])
+    device = choose_device(config.inference.device)
+    model, label_set = load_model(config.model, output_stride=config.inference.output_stride)
+    model = place(model, device)
+    with open_whole(config.out) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, path in track(list(images.items()), "predicting"):
+            prediction = predict_image(model, read_image(path), config.inference)
+            content = _png(label_set.id_of_train_id[prediction])
+            archive.writestr(zipfile.ZipInfo(f"{name}_labelIds.png", _DATE), content)  # a PNG is compressed already
+    return len(images)
+
+
+def check_submission(config: SubmitConfig) -> int:
+    """Look for everything in a zip file that the server would refuse or misread.
+
+    Returns:
+        The number of frames, each of which is there once and sound.
+
+    Raises:
+        DatasetError: There are faults; all of them are listed.
+    """
+    assert config.check is not None
+    label_set = read_label_set(config.labels) if config.labels else CITYSCAPES
+    sizes = {frame_name(path): image_size(path) for path in find_images(config.data_dir, config.split)}
+    if not config.check.is_file():
+        raise DatasetError(f"there is no file {config.check}; give the zip file that is to be checked")
+    try:
+        with zipfile.ZipFile(config.check) as archive:
+            faults = faults_of(archive, sizes, label_set)
+    except zipfile.BadZipFile as error:
+        raise DatasetError(f"{config.check} is not a sound zip file ({error}); write it anew") from error
+    if faults:
+        head = f"{config.check} has {len(faults)} faults, measured on {len(sizes)} frames of {config.split}:"
+        raise DatasetError("\n  ".join([head, *faults]))
+    return len(sizes)
+
+
+def faults_of(archive: zipfile.ZipFile, sizes: Mapping[str, tuple[int, int]], label_set: LabelSet) -> list[str]:
+    """Every fault of a submission, a line each.
+
+    Args:
+        archive: The open zip file.
+        sizes: Height and width of each frame by its name.
+        label_set: Which label ids there are.
+    """
+    members = {Path(info.filename): info for info in archive.infolist() if not info.is_dir()}
+    listed = [Path(info.filename) for info in archive.infolist() if not info.is_dir()]
+    found, strange = files_of_frames(listed, list(sizes))
+    faults = count_faults(found)
+    faults += [f"{path}: belongs to no frame, whose names are like {next(iter(sizes))}*.png" for path in strange]
+    for name, files in track(list(found.items()), "checking"):
+        if len(files) == 1:
+            fault = _fault_of(archive, members[files[0]], files[0], sizes[name], label_set)
+            faults += [fault] if fault else []
+    return faults
+
+
+def _fault_of(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, size: tuple[int, int], label_set: LabelSet
+) -> str:
+    """What is wrong with one PNG, or ""."""
+    if member.file_size > MAX_MEMBER_BYTES:
+        return f"{path} has {member.file_size:,} bytes unpacked; a label map has less than {MAX_MEMBER_BYTES:,}"
+    try:
+        values = read_prediction(archive.read(member), path, size, label_set)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        return f"{path} cannot be unpacked: {error}"
+    except DatasetError as error:
+        return str(error)
+    if looks_like_train_ids(np.unique(values), label_set):
+        return f"{path} holds trainIds, and label ids are wanted; write what LabelSet.id_of_train_id makes of them"
+    return ""
+
+
+def _png(values: Pixels) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(values).save(content, "PNG")
+    return content.getvalue()
