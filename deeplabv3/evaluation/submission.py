@@ -80,7 +80,8 @@ def check_submission(config: SubmitConfig) -> int:
     except zipfile.BadZipFile as error:
         raise DatasetError(f"{config.check} is not a sound zip file ({error}); write it anew") from error
     if faults:
-        head = f"{config.check} has {len(faults)} faults, measured on {len(sizes)} frames of {config.split}:"
+        many = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        head = f"{config.check} has {many}, measured on the {len(sizes)} frames of {config.split}:"
         raise DatasetError("\n  ".join([head, *faults]))
     return len(sizes)
 
