@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deeplabv3.config import EvaluateConfig as EvaluateConfig
+    from deeplabv3.config import InferenceConfig as InferenceConfig
     from deeplabv3.config import ModelConfig as ModelConfig
     from deeplabv3.config import Phase as Phase
     from deeplabv3.config import PredictConfig as PredictConfig
+    from deeplabv3.config import SubmitConfig as SubmitConfig
     from deeplabv3.config import TrainConfig as TrainConfig
     from deeplabv3.data.images import read_image as read_image
     from deeplabv3.data.labels import CITYSCAPES as CITYSCAPES
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from deeplabv3.errors import OutputError as OutputError
     from deeplabv3.evaluation.evaluate import evaluate as evaluate
     from deeplabv3.evaluation.scores import Scores as Scores
+    from deeplabv3.evaluation.submission import check_submission as check_submission
+    from deeplabv3.evaluation.submission import submit as submit
     from deeplabv3.model.checkpoint import load_model as load_model
     from deeplabv3.model.deeplab import DeepLabV3 as DeepLabV3
     from deeplabv3.prediction.predictor import predict as predict
@@ -48,6 +52,7 @@ _ROOMS = {
     "DeepLabV3": "model.deeplab",
     "EvaluateConfig": "config",
     "IGNORE_INDEX": "data.labels",
+    "InferenceConfig": "config",
     "InputError": "errors",
     "LabelSet": "data.labels",
     "ModelConfig": "config",
@@ -56,13 +61,16 @@ _ROOMS = {
     "Phase": "config",
     "PredictConfig": "config",
     "Scores": "evaluation.scores",
+    "SubmitConfig": "config",
     "TrainConfig": "config",
+    "check_submission": "evaluation.submission",
     "evaluate": "evaluation.evaluate",
     "load_model": "model.checkpoint",
     "predict": "prediction.predictor",
     "predict_image": "prediction.predictor",
     "read_image": "data.images",
     "read_label_set": "data.labels",
+    "submit": "evaluation.submission",
     "train": "training.loop",
     "write_streets": "data.streets",
 }

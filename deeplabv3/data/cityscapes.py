@@ -109,6 +109,29 @@ def find_samples(data_dir: Path, split: str) -> list[Sample]:
     return [sample for sample in samples if sample is not None]
 
 
+def find_labels(data_dir: Path, split: str) -> list[Sample]:
+    """All labelled frames of a split, sorted by name, whether their images are there or not.
+
+    Raises:
+        DatasetError: The folder is not there, or the split has no label.
+    """
+    root = data_dir / LABELS / split
+    endings = [f"_{LABELS}_{kind}.png" for kind in ("labelIds", "labelTrainIds")]
+    stems = {path.parent / path.name.removesuffix(ending) for ending in endings for path in root.glob(f"*/*{ending}")}
+    if not stems:
+        wanted = f"{LABELS}/{split}/<city>/<name>_{LABELS}_labelIds.png"
+        raise DatasetError(f"0 labels in {root}; expected are files like {wanted} below the data folder")
+    images = [data_dir / IMAGES / split / stem.parent.name / f"{stem.name}_{IMAGES}" for stem in sorted(stems)]
+    samples = [_sample(_with_suffix(image), root) for image in images]
+    return [sample for sample in samples if sample is not None]
+
+
+def _with_suffix(image: Path) -> Path:
+    """The image of that name, whatever its format; as PNG where there is none."""
+    paths = [image.with_name(image.name + suffix) for suffix in SUFFIXES]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
 def check_sizes(samples: Sequence[Sample]) -> None:
     """Compare the sizes of all images and labels by their headers alone: a fraction of a millisecond a file.
 

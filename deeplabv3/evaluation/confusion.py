@@ -37,8 +37,21 @@ def count_pixels(label_ids: Pixels, prediction_ids: Pixels, num_ids: int) -> Cou
     for what, values in (("label", label_ids), ("prediction", prediction_ids)):
         if values.size and values.max() >= num_ids:
             raise InputError(f"a {what} holds {values.max()}; allowed are the label ids 0..{num_ids - 1}")
-    # 256 * 256 cells are numbered by two bytes, so the pixels of a frame are gone through only once, and in cache.
-    cells = label_ids.astype(np.uint16).ravel()
+    cells = label_ids.astype(np.uint16).ravel()  # two bytes number the at most 256 * 256 cells
     cells *= np.uint16(num_ids)
     cells += prediction_ids.ravel()
-    return np.bincount(cells, minlength=num_ids**2).reshape(num_ids, num_ids)
+    return _occurrences(cells, num_ids**2).reshape(num_ids, num_ids)
+
+
+def _occurrences(cells: npt.NDArray[np.uint16], num_cells: int) -> Counts:
+    """How often each value occurs, int64 `(num_cells,)`.
+
+    Label maps are made of runs of one value, so the runs are found and their lengths added up, which is two to four
+    times faster than looking at each pixel. Where they are short, as in noise, each pixel is looked at after all.
+    """
+    changes = cells[1:] != cells[:-1]
+    if np.count_nonzero(changes) >= cells.size // 8:
+        return np.bincount(cells, minlength=num_cells)
+    last = np.append(np.flatnonzero(changes), cells.size - 1)  # of each run
+    lengths = np.diff(last, prepend=-1)
+    return np.bincount(cells[last], lengths, num_cells).astype(np.int64)  # float64 is exact far beyond any frame

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from deeplabv3.config import EvaluateConfig, InferenceConfig
-from deeplabv3.data.cityscapes import Frame, Sample, check_sizes, find_samples, read_labels
+from deeplabv3.data.cityscapes import Frame, Sample, check_sizes, find_labels, find_samples, read_labels
 from deeplabv3.data.images import Pixels, read_image
 from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX, UNKNOWN, LabelSet, read_label_set
 from deeplabv3.data.loading import default_num_workers, eval_batches
@@ -38,8 +38,9 @@ def evaluate(config: EvaluateConfig) -> Scores:
     Raises:
         InputError: The checkpoint, the predictions or the data set cannot be used, or a result cannot be written.
     """
-    samples = find_samples(config.data_dir, config.split)
-    check_sizes(samples)
+    samples = samples_of(config)
+    if config.model is not None:
+        check_sizes(samples)
     for folder in (config.out.parent if config.out else None, config.results_dir):
         if folder is not None:
             require_writable(folder)
@@ -67,6 +68,16 @@ def evaluate(config: EvaluateConfig) -> Scores:
     if config.out is not None and is_first():
         write_whole(config.out, json.dumps(scores.to_json(), indent=2) + "\n")
     return scores
+
+
+def samples_of(config: EvaluateConfig) -> list[Sample]:
+    """The frames that are scored; predictions need no images.
+
+    Raises:
+        DatasetError: There are none, or images lack their labels.
+    """
+    find = find_samples if config.predictions is None else find_labels
+    return find(config.data_dir, config.split)
 
 
 @torch.inference_mode()

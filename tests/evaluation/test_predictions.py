@@ -121,6 +121,16 @@ def test_nothing_is_written_where_a_prediction_is_at_fault(config, tmp_path):
     assert not (tmp_path / "scores.json").exists()
 
 
+def test_images_are_not_needed(config, tmp_path):
+    shutil.copytree(config.data_dir / "gtFine", tmp_path / "gtFine")
+    assert evaluate(replace(config, data_dir=tmp_path)).to_json() == evaluate(config).to_json()
+
+
+def test_no_labels(config, tmp_path):
+    with pytest.raises(DatasetError, match="0 labels in .*; expected are files like gtFine/val/<city>/"):
+        evaluate(replace(config, data_dir=tmp_path))
+
+
 def test_missing_folder(config, tmp_path):
     with pytest.raises(DatasetError, match="there is no folder .*none; give the one that holds the predictions"):
         evaluate(replace(config, predictions=tmp_path / "none"))
