@@ -12,13 +12,15 @@ from deeplabv3.config.inference import (
     ReportConfig,
     SubmitConfig,
 )
-from deeplabv3.config.model import BACKBONES, NUM_BLOCKS, ModelConfig
+from deeplabv3.config.model import BACKBONES, CONVS_OF_BLOCK, NUM_BLOCKS, RESNETS, ModelConfig
 from deeplabv3.config.training import ORIGINAL_PHASES, Phase, TrainConfig
 
 __all__ = [
     "BACKBONES",
+    "CONVS_OF_BLOCK",
     "NUM_BLOCKS",
     "ORIGINAL_PHASES",
+    "RESNETS",
     "DemoConfig",
     "EvaluateConfig",
     "InferenceConfig",

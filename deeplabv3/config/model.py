@@ -6,7 +6,11 @@ from dataclasses import dataclass, replace
 
 from deeplabv3.config.checks import require, require_output_stride
 
-BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+BACKBONES = (*RESNETS, "mobilenet_v3_large")
+STEMS = ("conv7", "deep")
+PROJECTIONS = ("1x1", "1x1+3x3", "3x3")
+DECODERS = ("none", "conv", "separable")
 NUM_BLOCKS = {
     "resnet18": (2, 2, 2, 2),
     "resnet34": (3, 4, 6, 3),
@@ -16,13 +20,16 @@ NUM_BLOCKS = {
 }
 """Residual blocks of the four stages (He et al. 2015, table 1)."""
 
+CONVS_OF_BLOCK = {"resnet18": 2, "resnet34": 2, "resnet50": 1, "resnet101": 1, "resnet152": 1}
+"""3x3 convolutions of a residual block."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The network: atrous ResNet, atrous spatial pyramid pooling, classifier (Chen et al. 2017, sections 3.1 to 3.3).
 
     Attributes:
-        backbone: resnet18, resnet34, resnet50, resnet101 or resnet152.
+        backbone: resnet18, resnet34, resnet50, resnet101, resnet152 or mobilenet_v3_large.
         num_classes: Channels of the logits; taken from the label set when training.
         output_stride: Input size over feature size: 8, 16 or 32. Smaller is finer, slower and needs more memory.
         multi_grid: Unit rates of the last stage's blocks, one a block, multiplied by the stage's rate: [1, 2, 4] at
@@ -33,6 +40,16 @@ class ModelConfig:
         aspp_channels: Channels of each ASPP branch and of the projection after them.
         image_pooling: Whether ASPP has the branch of image-level features.
         dropout: Share of channels' values dropped before the classifier while training.
+        stem: What reads the pixels: conv7, one 7x7 convolution, or deep, three 3x3 ones (ResNet-v1c).
+        block_rates: Rates of the 3x3 convolutions of the last two stages, in order, as in [[1, 2, 2, 2, 2, 2],
+            [2, 4, 4]]; they belong to the output stride they are given with. Null follows the stride and multi_grid.
+        aspp_projection: What follows the branches: 1x1 (the paper), 1x1+3x3 (torchvision) or 3x3 (mmsegmentation).
+        aspp_separable: Whether the atrous branches are depthwise separable, as V3+ has them in mmsegmentation.
+        decoder: none (V3), or V3+ with one 3x3 convolution (conv) or two depthwise separable ones (separable).
+        low_level_channels: Channels that the decoder takes the first stage's features down to.
+        auxiliary_channels: Channels of a second classifier on the stage before the last, to help training; 0 is none.
+        align_corners: Whether grids are brought to size corner on corner instead of area on area.
+        batch_norm_eps: What batch normalisation adds to the variance; mobilenet_v3_large keeps its own 1e-3.
     """
 
     backbone: str = "resnet101"
@@ -44,6 +61,15 @@ class ModelConfig:
     aspp_channels: int = 256
     image_pooling: bool = True
     dropout: float = 0.0
+    stem: str = "conv7"
+    block_rates: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    aspp_projection: str = "1x1"
+    aspp_separable: bool = False
+    decoder: str = "none"
+    low_level_channels: int = 48
+    auxiliary_channels: int = 0
+    align_corners: bool = False
+    batch_norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -54,13 +80,7 @@ class ModelConfig:
         require(self.backbone in BACKBONES, "backbone", self.backbone, "choose one of " + ", ".join(BACKBONES))
         require(self.num_classes >= 1, "num_classes", self.num_classes, "at least 1 class is needed")
         require_output_stride(self.output_stride)
-        if self.multi_grid is not None:
-            blocks = NUM_BLOCKS[self.backbone][-1]
-            allowed = (
-                f"{self.backbone} has {blocks} blocks in its last stage: give {blocks} rates of at least 1, or null"
-            )
-            ok = len(self.multi_grid) == blocks and min(self.multi_grid) >= 1
-            require(ok, "multi_grid", list(self.multi_grid), allowed)
+        self._check_rates()
         # torch 2.13 on a CPU writes beyond its memory in the channels-last gradient of a strided 1x1 convolution of 8
         # channels, so nothing narrower than 16 is let in; multiples of 16 are also what the kernels are fast at.
         ok = self.width >= 16 and self.width % 16 == 0
@@ -70,6 +90,43 @@ class ModelConfig:
             require(ok, "atrous_rates", list(self.atrous_rates), "each rate is at least 1, as in [6, 12, 18]")
         require(self.aspp_channels >= 1, "aspp_channels", self.aspp_channels, "give at least 1; the paper has 256")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "give a share of at least 0 and below 1")
+        for name, choices in (("stem", STEMS), ("aspp_projection", PROJECTIONS), ("decoder", DECODERS)):
+            value = getattr(self, name)
+            require(value in choices, name, value, "choose one of " + ", ".join(choices))
+        require(self.low_level_channels >= 1, "low_level_channels", self.low_level_channels, "give at least 1")
+        require(self.auxiliary_channels >= 0, "auxiliary_channels", self.auxiliary_channels, "give at least 0")
+        require(0 < self.batch_norm_eps < 1, "batch_norm_eps", self.batch_norm_eps, "give a value between 0 and 1")
+        if self.backbone not in RESNETS:
+            self._check_mobilenet()
+
+    def _check_rates(self) -> None:
+        """Refuse rates that do not fit the backbone's blocks."""
+        if self.multi_grid is not None:
+            require(
+                self.backbone in RESNETS, "multi_grid", list(self.multi_grid), f"{self.backbone} has none; leave it"
+            )
+            blocks = NUM_BLOCKS[self.backbone][-1]
+            allowed = (
+                f"{self.backbone} has {blocks} blocks in its last stage: give {blocks} rates of at least 1, or null"
+            )
+            ok = len(self.multi_grid) == blocks and min(self.multi_grid) >= 1
+            require(ok, "multi_grid", list(self.multi_grid), allowed)
+        if self.block_rates is not None:
+            seen = [list(rates) for rates in self.block_rates]
+            require(self.backbone in RESNETS, "block_rates", seen, f"{self.backbone} has none; leave it out")
+            require(self.multi_grid is None, "block_rates", seen, "it excludes multi_grid; give one of them")
+            wanted = [blocks * CONVS_OF_BLOCK[self.backbone] for blocks in NUM_BLOCKS[self.backbone][2:]]
+            ok = [len(rates) for rates in seen] == wanted and min(map(min, seen)) >= 1
+            allowed = f"{self.backbone} takes lists of {wanted[0]} and {wanted[1]} rates of at least 1"
+            require(ok, "block_rates", seen, allowed)
+
+    def _check_mobilenet(self) -> None:
+        """Refuse what only ResNets have."""
+        for name, only in (("width", 64), ("stem", "conv7"), ("decoder", "none")):
+            value = getattr(self, name)
+            require(value == only, name, value, f"{self.backbone} has {only} alone; leave {name} out")
+        ok = self.output_stride in (16, 32)
+        require(ok, "output_stride", self.output_stride, f"{self.backbone} has 16 or 32")
 
     @property
     def aspp_rates(self) -> tuple[int, ...]:
@@ -82,9 +139,13 @@ class ModelConfig:
         """The same network on another grid: explicit ASPP rates keep covering the same pixels of the image.
 
         Raises:
-            InputError: The stride is not 8, 16 or 32, or a rate would not be a whole number.
+            InputError: The stride is not 8, 16 or 32, or a rate would not be a whole number, or the blocks' rates are
+                explicit and belong to another stride.
         """
         require_output_stride(output_stride)
+        if self.block_rates is not None and output_stride != self.output_stride:
+            allowed = f"the model's block_rates belong to {self.output_stride} alone"
+            require(False, "output_stride", output_stride, allowed)
         rates = self.atrous_rates
         if rates is not None:
             ok = all(rate * self.output_stride % output_stride == 0 for rate in rates)

@@ -174,8 +174,10 @@ def _predict(
     table = np.where(label_set.train_id_of_id == UNKNOWN, IGNORE_INDEX, label_set.train_id_of_id)
     for frame, logits in zip(batch, grid_logits, strict=True):
         height, width = frame.label_ids.shape
-        predictions.append(upsampled_argmax(logits, (height, width)).cpu().numpy())
-        losses.append(upsampled_loss(logits, torch.from_numpy(table[frame.label_ids]).to(device)))
+        corners = model.config.align_corners
+        predictions.append(upsampled_argmax(logits, (height, width), align_corners=corners).cpu().numpy())
+        label = torch.from_numpy(table[frame.label_ids]).to(device)
+        losses.append(upsampled_loss(logits, label, align_corners=corners))
     return predictions, losses
 
 

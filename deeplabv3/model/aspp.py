@@ -27,6 +27,27 @@ class ConvBNReLU(nn.Sequential):
         super().__init__(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
+class SeparableConvBNReLU(nn.Sequential):
+    """A 3x3 convolution of each channel by itself, then a 1x1 one; batch normalisation and ReLU after both.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        rate: Atrous rate of the 3x3 convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, rate: int = 1) -> None:
+        depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=rate, dilation=rate, groups=in_channels, bias=False)
+        super().__init__(
+            depthwise,
+            nn.BatchNorm2d(in_channels),
+            nn.ReLU(),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
+        )
+
+
 class ImagePooling(nn.Module):
     """Image-level features: the mean over the grid, a 1x1 convolution, batch normalisation, ReLU, spread out again.
 
@@ -62,6 +83,8 @@ class ASPP(nn.Module):
         atrous_rates: Any number of rates.
         image_pooling: Whether the last branch is there.
         dropout: Share of values dropped behind the projection while training (0.1 in the authors' own code).
+        projection: What follows the branches: "1x1", "1x1+3x3" or "3x3".
+        separable: Whether the atrous branches are depthwise separable.
     """
 
     def __init__(
@@ -72,18 +95,22 @@ class ASPP(nn.Module):
         atrous_rates: tuple[int, ...] = (6, 12, 18),
         image_pooling: bool = True,
         dropout: float = 0.1,
+        projection: str = "1x1",
+        separable: bool = False,
     ) -> None:
         super().__init__()
         branches: list[nn.Module] = [ConvBNReLU(in_channels, channels)]
-        branches += [ConvBNReLU(in_channels, channels, rate) for rate in atrous_rates]
+        branch = SeparableConvBNReLU if separable else ConvBNReLU
+        branches += [branch(in_channels, channels, rate) for rate in atrous_rates]
         if image_pooling:
             branches.append(ImagePooling(in_channels, channels))
         self.branches = nn.ModuleList(branches)
-        self.project = ConvBNReLU(channels * len(branches), channels)
+        self.project = ConvBNReLU(channels * len(branches), channels, 1 if projection == "3x3" else None)
         self.dropout = nn.Dropout(dropout)
+        self.fuse = ConvBNReLU(channels, channels, 1) if projection == "1x1+3x3" else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Float `(N, in_channels, h, w)` to `(N, channels, h, w)`."""
         x = torch.cat([branch(x) for branch in self.branches], dim=1)  # (N, branches * channels, h, w)
         x = self.dropout(self.project(x))  # (N, channels, h, w)
-        return x
+        return x if self.fuse is None else self.fuse(x)

@@ -1,4 +1,4 @@
-"""DeepLab V3: pixels in, logits out (Chen et al. 2017, arXiv 1706.05587).
+"""DeepLab V3 and V3+: pixels in, logits out (Chen et al. 2017, arXiv 1706.05587; 2018, arXiv 1802.02611).
 
 Shape letters: N batch, K classes, H and W pixels, S output stride.
 """
@@ -9,18 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deeplabv3.config import ModelConfig
+from deeplabv3.config import RESNETS, ModelConfig
 from deeplabv3.errors import InputError
-from deeplabv3.model.aspp import ASPP
-from deeplabv3.model.resnet import ResNet
+from deeplabv3.model.aspp import ASPP, ConvBNReLU
+from deeplabv3.model.decoder import Decoder
+from deeplabv3.model.mobilenet import MobileNetV3
+from deeplabv3.model.resnet import Features, ResNet
 
 # Mean and standard deviation of ImageNet's pixels in RGB, which all published backbone weights expect.
 PIXEL_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 PIXEL_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+BATCH_NORM_EPS = nn.BatchNorm2d(1).eps  # what a config replaces
 
 
 class DeepLabV3(nn.Module):
-    """Atrous ResNet, atrous spatial pyramid pooling and a 1x1 classifier.
+    """Atrous backbone, atrous spatial pyramid pooling, a decoder if it is V3+, and a 1x1 classifier.
 
     Args:
         config: What to build; `config.aspp_rates` and the backbone's rates follow the output stride, so the same
@@ -35,15 +38,29 @@ class DeepLabV3(nn.Module):
         self.config = config
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
-        self.backbone = ResNet(config)
+        channels, classes = config.aspp_channels, config.num_classes
+        self.backbone = ResNet(config) if config.backbone in RESNETS else MobileNetV3(config)
         self.aspp = ASPP(
             self.backbone.out_channels,
-            config.aspp_channels,
+            channels,
             atrous_rates=config.aspp_rates,
             image_pooling=config.image_pooling,
             dropout=config.dropout,
+            projection=config.aspp_projection,
+            separable=config.aspp_separable,
         )
-        self.classifier = nn.Conv2d(config.aspp_channels, config.num_classes, 1)
+        self.decoder = None if config.decoder == "none" else Decoder(self.backbone.low_level_channels, config)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+        self.auxiliary_head = None
+        if config.auxiliary_channels:
+            self.auxiliary_head = nn.Sequential(
+                ConvBNReLU(self.backbone.auxiliary_channels, config.auxiliary_channels, rate=1),
+                nn.Dropout(config.dropout),
+                nn.Conv2d(config.auxiliary_channels, classes, 1),
+            )
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and module.eps == BATCH_NORM_EPS:
+                module.eps = config.batch_norm_eps
 
     def forward(self, image: Tensor) -> Tensor:
         """Segment a batch of images of one size.
@@ -57,10 +74,15 @@ class DeepLabV3(nn.Module):
         Raises:
             InputError: The shape is another one, or training is asked of too few pixels for batch normalisation.
         """
-        logits = self.grid_logits(image)  # (N, K, ceil(H / S), ceil(W / S))
-        if logits.dtype.itemsize < 4:  # under autocast: interpolation and softmax need more than 8 bits of mantissa
-            logits = logits.float()
-        return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)  # (N, K, H, W)
+        return self._upsampled(self.grid_logits(image), image)  # (N, K, H, W)
+
+    def forward_with_auxiliary(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`forward`, and the logits of the auxiliary head at the same size, or None without one."""
+        features = self._features(image)
+        logits = self._upsampled(self._grid_logits(features), image)  # (N, K, H, W)
+        if self.auxiliary_head is None:
+            return logits, None
+        return logits, self._upsampled(self.auxiliary_head(features.auxiliary), image)  # (N, K, H, W)
 
     def grid_logits(self, image: Tensor) -> Tensor:
         """Logits on the feature grid, before they are brought to the input's size.
@@ -68,13 +90,28 @@ class DeepLabV3(nn.Module):
         Args and Raises are those of `forward`.
 
         Returns:
-            `(N, K, ceil(H / S), ceil(W / S))`, float.
+            `(N, K, ceil(H / S), ceil(W / S))`, float; with a decoder, S is 4.
         """
+        return self._grid_logits(self._features(image))
+
+    def _features(self, image: Tensor) -> Features:
         self._check(image)
         x = (image.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std  # (N, 3, H, W)
-        features = self.backbone(x)  # (N, C, ceil(H / S), ceil(W / S))
-        logits: Tensor = self.classifier(self.aspp(features))  # (N, K, ceil(H / S), ceil(W / S))
+        return self.backbone.features(x)
+
+    def _grid_logits(self, features: Features) -> Tensor:
+        x = self.aspp(features.last)  # (N, C, ceil(H / S), ceil(W / S))
+        if self.decoder is not None:
+            x = self.decoder(x, features.low_level)  # (N, C, ceil(H / 4), ceil(W / 4))
+        logits: Tensor = self.classifier(x)  # (N, K, h, w)
         return logits
+
+    def _upsampled(self, logits: Tensor, image: Tensor) -> Tensor:
+        if logits.dtype.itemsize < 4:  # under autocast: interpolation and softmax need more than 8 bits of mantissa
+            logits = logits.float()
+        return F.interpolate(
+            logits, image.shape[-2:], mode="bilinear", align_corners=self.config.align_corners
+        )  # (N, K, H, W)
 
     def _check(self, image: Tensor) -> None:
         shape = tuple(image.shape)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.model.checkpoint import differences
+from deeplabv3.model.mobilenet import MobileNetV3
 from deeplabv3.model.resnet import ResNet
 from deeplabv3.progress import Progress
 
@@ -33,11 +34,13 @@ FILES = {
         "resnet50": "resnet50-0676ba61.pth",
         "resnet101": "resnet101-63fe2227.pth",
         "resnet152": "resnet152-394f9c45.pth",
+        "mobilenet_v3_large": "mobilenet_v3_large-8738ca79.pth",
     },
     "imagenet-v2": {  # trained longer: top-1 80.858, 81.886, 82.284 %
         "resnet50": "resnet50-11ad3fa6.pth",
         "resnet101": "resnet101-cd907fc2.pth",
         "resnet152": "resnet152-f82ba261.pth",
+        "mobilenet_v3_large": "mobilenet_v3_large-5c1a4163.pth",
     },
 }
 
@@ -90,7 +93,7 @@ def verified(path: Path) -> Path:
 
 def has_right_digest(path: Path, name: str) -> bool:
     """Whether a file's SHA-256 begins as its published name says (`resnet18-f37072fd.pth`); True for other names."""
-    expected = re.fullmatch(r"resnet\d+-([0-9a-f]{8})\.pth", name)
+    expected = re.fullmatch(r"(?:resnet\d+|mobilenet_v3_large)-([0-9a-f]{8})\.pth", name)
     if expected is None:
         return True
     total = hashlib.sha256()
@@ -147,13 +150,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return values
 
 
-def load_backbone(backbone: ResNet, path: Path) -> None:
-    """Fill a backbone with ImageNet weights; the ImageNet classifier `fc` in the file is left out.
+def load_backbone(backbone: ResNet | MobileNetV3, path: Path) -> None:
+    """Fill a backbone with ImageNet weights; the ImageNet classifier in the file is left out.
 
     Raises:
         CheckpointError: The file is of another network; the message says what differs.
     """
-    theirs = {name: value for name, value in read_weights(path).items() if not name.startswith("fc.")}
+    classifier = "fc." if isinstance(backbone, ResNet) else "classifier."
+    theirs = {
+        name.removeprefix("features."): value
+        for name, value in read_weights(path).items()
+        if not name.startswith(classifier)
+    }
     ours = backbone.state_dict()
     for name in ours:  # files from before 2018 lack these counters, which only a momentum of None would use
         if name.endswith("num_batches_tracked"):

@@ -9,10 +9,12 @@ Shape letters: N batch, H and W pixels, S output stride, C channels, h and w the
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deeplabv3.config import NUM_BLOCKS, ModelConfig
+from deeplabv3.config import CONVS_OF_BLOCK, NUM_BLOCKS, ModelConfig
 
 BlockRates = tuple[int, int]
 """Rate of a block's strided 3x3 convolution, and of a 3x3 convolution behind it (only `BasicBlock` has one)."""
@@ -29,6 +31,8 @@ def stage_rates(config: ModelConfig) -> tuple[tuple[BlockRates, ...], ...]:
     With `multi_grid`, each block of the last stage has the stage's rate times its unit rate (section 3.2.1: output
     stride 16 and (1, 2, 4) give 2, 4, 8). Features at 8, subsampled, still equal those at 16; at 32 they differ.
 
+    `block_rates` says it all for the last two stages; then nothing else is asked.
+
     Returns:
         For each stage a tuple of `(rate of the first 3x3, rate of the second 3x3)`, one a block.
     """
@@ -42,6 +46,13 @@ def stage_rates(config: ModelConfig) -> tuple[tuple[BlockRates, ...], ...]:
         else:
             rates.append(((before, rate), *[(rate, rate)] * (num_blocks - 1)))
         before = rate
+    if config.block_rates is not None:
+        step = CONVS_OF_BLOCK[config.backbone]
+        explicit = [
+            tuple((stage[start], stage[start + step - 1]) for start in range(0, len(stage), step))
+            for stage in config.block_rates
+        ]
+        rates[2:] = explicit
     return tuple(rates)
 
 
@@ -116,22 +127,60 @@ class Bottleneck(nn.Module):
         return F.relu(x + residual, inplace=True)
 
 
+class Features(NamedTuple):
+    """What a backbone hands on, each float `(N, C, h, w)`.
+
+    Attributes:
+        low_level: After the first stage, at stride 4.
+        auxiliary: After the stage before the last.
+        last: After the last stage, at the output stride.
+    """
+
+    low_level: Tensor
+    auxiliary: Tensor
+    last: Tensor
+
+
+class DeepStem(nn.Sequential):
+    """Three 3x3 convolutions in place of the 7x7 one (He et al. 2018, arXiv 1812.01187, "ResNet-C").
+
+    Args:
+        channels: Of the output; the first two convolutions have half as many.
+    """
+
+    def __init__(self, channels: int) -> None:
+        layers: list[nn.Module] = []
+        for in_channels, out_channels, stride in (
+            (3, channels // 2, 2),
+            (channels // 2, channels // 2, 1),
+            (channels // 2, channels, 1),
+        ):
+            layers += [conv3x3(in_channels, out_channels, stride=stride), nn.BatchNorm2d(out_channels), nn.ReLU()]
+        super().__init__(*layers)
+
+
 class ResNet(nn.Module):
     """The four stages of a ResNet without its classifier, with parameters named as torchvision names them.
 
     Args:
-        config: `backbone`, `output_stride`, `multi_grid` and `width` are read.
+        config: `backbone`, `output_stride`, `multi_grid`, `block_rates`, `stem` and `width` are read.
 
     Attributes:
         out_channels: Channels of the features.
+        low_level_channels: Channels after the first stage.
+        auxiliary_channels: Channels after the stage before the last.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         block = BasicBlock if config.backbone in ("resnet18", "resnet34") else Bottleneck
         self.rates = stage_rates(config)
-        self.conv1 = nn.Conv2d(3, config.width, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(config.width)
+        if config.stem == "deep":
+            self.stem = DeepStem(config.width)
+        else:
+            self.conv1 = nn.Conv2d(3, config.width, 7, stride=2, padding=3, bias=False)
+            self.bn1 = nn.BatchNorm2d(config.width)
+        self.is_deep = config.stem == "deep"
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         in_channels, stages = config.width, []
         for stage, rates in enumerate(self.rates):
@@ -143,7 +192,8 @@ class ResNet(nn.Module):
                 in_channels, stride = channels * block.expansion, 1
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.out_channels = in_channels
+        self.out_channels, self.auxiliary_channels = in_channels, in_channels // 2
+        self.low_level_channels = in_channels // 8
         self._initialise()
 
     def _initialise(self) -> None:
@@ -165,8 +215,11 @@ class ResNet(nn.Module):
         Returns:
             `(N, out_channels, ceil(H / S), ceil(W / S))`.
         """
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (N, width, H / 2, W / 2)
-        x = self.maxpool(x)  # (N, width, H / 4, W / 4)
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
-        return x  # (N, out_channels, H / S, W / S)
+        return self.features(x).last
+
+    def features(self, x: Tensor) -> Features:
+        """`forward`, and what the network computes on the way."""
+        x = self.stem(x) if self.is_deep else F.relu(self.bn1(self.conv1(x)), inplace=True)  # (N, width, H / 2, W / 2)
+        low_level = self.layer1(self.maxpool(x))  # (N, C / 8, H / 4, W / 4)
+        auxiliary = self.layer3(self.layer2(low_level))  # (N, C / 2, h, w)
+        return Features(low_level, auxiliary, self.layer4(auxiliary))  # (N, C, H / S, W / S)

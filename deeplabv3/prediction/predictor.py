@@ -65,7 +65,8 @@ def predict_batch(model: DeepLabV3, image: Tensor, inference: InferenceConfig = 
     with autocast(image.device, inference.precision):
         if inference.is_plain:
             grid_logits = model.grid_logits(image)  # (N, K, h, w)
-            return torch.stack([upsampled_argmax(logits, (height, width)) for logits in grid_logits])  # (N, H, W)
+            corners, size = model.config.align_corners, (height, width)
+            return torch.stack([upsampled_argmax(logits, size, align_corners=corners) for logits in grid_logits])
         if inference.tile_size is None:
             return mean_probabilities(model, image, inference).argmax(1).to(torch.uint8)  # (N, H, W)
         return _predict_tiles(model, image, inference, inference.tile_size)
@@ -88,7 +89,7 @@ def mean_probabilities(model: DeepLabV3, image: Tensor, inference: InferenceConf
         scaled = _resized(image, scale)  # (N, 3, h, w)
         for mirrored in (False, True) if inference.flip else (False,):
             logits = model.grid_logits(scaled.flip(-1) if mirrored else scaled).float()
-            logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)  # (N, K, H, W)
+            logits = F.interpolate(logits, size, mode="bilinear", align_corners=model.config.align_corners)
             probabilities = logits.softmax(1).flip(-1) if mirrored else logits.softmax(1)
             total = probabilities if total is None else total.add_(probabilities)
     assert total is not None

@@ -19,19 +19,20 @@ from torch import Tensor
 from deeplabv3.data.labels import IGNORE_INDEX
 
 
-def upsampled_argmax(grid_logits: Tensor, size: tuple[int, int]) -> Tensor:
+def upsampled_argmax(grid_logits: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
     """`F.interpolate(grid_logits, size, mode="bilinear").argmax` over K, to the bit.
 
     Args:
         grid_logits: `(K, h, w)`, K below 256.
         size: H and W.
+        align_corners: As the model has it.
 
     Returns:
         trainIds, uint8 `(H, W)`, on the device of the logits.
     """
     prediction = torch.zeros(size, dtype=torch.uint8, device=grid_logits.device)  # (H, W)
     best = None
-    for train_id, logit in enumerate(_classes(grid_logits, size)):
+    for train_id, logit in enumerate(_classes(grid_logits, size, align_corners)):
         if best is None:
             best = logit
             continue
@@ -40,16 +41,17 @@ def upsampled_argmax(grid_logits: Tensor, size: tuple[int, int]) -> Tensor:
     return prediction
 
 
-def upsampled_loss(grid_logits: Tensor, label: Tensor) -> float:
+def upsampled_loss(grid_logits: Tensor, label: Tensor, *, align_corners: bool = False) -> float:
     """Cross-entropy of `F.interpolate(grid_logits, ...)`, summed over all pixels that are not ignored.
 
     Args:
         grid_logits: `(K, h, w)`.
         label: trainIds or `IGNORE_INDEX`, uint8 `(H, W)`, on the same device.
+        align_corners: As the model has it.
     """
     height, width = label.shape
     total = own = None
-    for train_id, logit in enumerate(_classes(grid_logits, (height, width))):
+    for train_id, logit in enumerate(_classes(grid_logits, (height, width), align_corners)):
         if total is None or own is None:
             total, own = logit, torch.where(label == train_id, logit, 0)  # (H, W)
             continue
@@ -60,11 +62,11 @@ def upsampled_loss(grid_logits: Tensor, label: Tensor) -> float:
     return float((total - own)[label != IGNORE_INDEX].cpu().double().sum())
 
 
-def _classes(grid_logits: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
+def _classes(grid_logits: Tensor, size: tuple[int, int], align_corners: bool) -> Iterator[Tensor]:
     """Each class's logits at full size, `(H, W)`."""
     grid_logits = grid_logits.contiguous()
     if grid_logits.dtype.itemsize < 4:  # as in DeepLabV3.forward
         grid_logits = grid_logits.float()
     for train_id in range(len(grid_logits)):
         one = grid_logits[None, train_id : train_id + 1]  # (1, 1, h, w)
-        yield F.interpolate(one, size, mode="bilinear", align_corners=False)[0, 0]  # (H, W)
+        yield F.interpolate(one, size, mode="bilinear", align_corners=align_corners)[0, 0]  # (H, W)

@@ -24,7 +24,7 @@ from deeplabv3.model.device import autocast, choose_device, place
 from deeplabv3.model.pretrained import backbone_file, load_backbone
 from deeplabv3.progress import Progress
 from deeplabv3.report.tables import percent
-from deeplabv3.training.losses import cross_entropy
+from deeplabv3.training.losses import AUXILIARY_WEIGHT, cross_entropy
 from deeplabv3.training.schedule import learning_rate, num_epochs
 from deeplabv3.training.state import (
     Position,
@@ -175,8 +175,10 @@ def train_step(
     label = batch.label.to(device, non_blocking=True)  # (N, H, W)
     optimizer.zero_grad(set_to_none=True)
     with autocast(device, precision):
-        logits = model(image)  # (N, K, H, W)
+        logits, auxiliary = model.forward_with_auxiliary(image)  # (N, K, H, W) both
     loss = cross_entropy(logits, label)
+    if auxiliary is not None:
+        loss = loss + AUXILIARY_WEIGHT * cross_entropy(auxiliary, label)
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
     value = float(loss.detach())
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]

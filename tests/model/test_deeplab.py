@@ -29,7 +29,7 @@ def test_uint8_and_float_pixels_are_the_same(model):
 
 def test_pixels_are_normalised_inside(model):
     seen = []
-    model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.backbone.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model.eval()(torch.full((1, 3, 4, 4), 255, dtype=torch.uint8))
     expected = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
     np.testing.assert_allclose(seen[0][0, :, 0, 0], expected, rtol=1e-6)
@@ -38,7 +38,8 @@ def test_pixels_are_normalised_inside(model):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_parameter_gets_a_gradient(backbone):
     torch.manual_seed(0)
-    model = DeepLabV3(ModelConfig(backbone=backbone, width=16, aspp_channels=4, num_classes=3))
+    width = {} if backbone == "mobilenet_v3_large" else {"width": 16}
+    model = DeepLabV3(ModelConfig(backbone=backbone, **width, aspp_channels=4, num_classes=3))
     logits = model(torch.randint(0, 256, (2, 3, 40, 40), dtype=torch.uint8))
     assert bool(logits.isfinite().all())
     logits.square().mean().backward()
