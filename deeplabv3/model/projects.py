@@ -1,0 +1,227 @@
+"""What is known of each project whose checkpoints are imported: its names, and what its networks do.
+
+A project's table maps the beginnings of its names to ours. Its description says what the tensors do not: output stride,
+rates, and how grids are brought to size. Names and behaviour were read in the projects' sources; torchvision's and
+segmentation_models.pytorch's are run beside ours in `tests/model/test_importers.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from deeplabv3.config import CONVS_OF_BLOCK, NUM_BLOCKS, ModelConfig
+from deeplabv3.model.foreign import Foreign
+
+
+def _pairs(theirs: str, ours: str, **parts: str) -> dict[str, str]:
+    """`{theirs}.{part}.` to `{ours}.{part of ours}.` for each part."""
+    return {f"{theirs}.{part}.": f"{ours}.{name}." for part, name in parts.items()}
+
+
+CONV_BN = {"conv": "0", "bn": "1"}
+SEPARABLE = {
+    "depthwise_conv.conv": "0",
+    "depthwise_conv.bn": "1",
+    "pointwise_conv.conv": "3",
+    "pointwise_conv.bn": "4",
+}
+
+
+def _aspp(prefix: str) -> dict[str, str]:
+    """ASPP as torchvision names it, below `prefix`."""
+    return {
+        **{f"{prefix}.convs.{branch}.": f"aspp.branches.{branch}." for branch in range(4)},
+        f"{prefix}.convs.4.1.": "aspp.branches.4.conv.",
+        f"{prefix}.convs.4.2.": "aspp.branches.4.bn.",
+        f"{prefix}.project.": "aspp.project.",
+    }
+
+
+def _mmseg() -> dict[str, str]:
+    head = "decode_head"
+    table = {"backbone.": "backbone.", f"{head}.conv_seg.": "classifier."}
+    table |= _pairs(f"{head}.image_pool.1", "aspp.branches.4", conv="conv", bn="bn")
+    for branch in range(4):
+        table |= _pairs(f"{head}.aspp_modules.{branch}", f"aspp.branches.{branch}", **CONV_BN, **SEPARABLE)
+    table |= _pairs(f"{head}.bottleneck", "aspp.project", **CONV_BN)
+    table |= _pairs(f"{head}.c1_bottleneck", "decoder.low_level", **CONV_BN)
+    for place in range(2):
+        table |= _pairs(f"{head}.sep_bottleneck.{place}", f"decoder.refine.{place}", **SEPARABLE)
+    table |= _pairs("auxiliary_head.convs.0", "auxiliary_head.0", **CONV_BN)
+    return table | {"auxiliary_head.conv_seg.": "auxiliary_head.2."}
+
+
+TABLES = {
+    "torchvision": {
+        "backbone.": "backbone.",
+        **_aspp("classifier.0"),
+        "classifier.1.": "aspp.fuse.0.",
+        "classifier.2.": "aspp.fuse.1.",
+        "classifier.4.": "classifier.",
+        "aux_classifier.0.": "auxiliary_head.0.0.",
+        "aux_classifier.1.": "auxiliary_head.0.1.",
+        "aux_classifier.4.": "auxiliary_head.2.",
+    },
+    "mmseg": _mmseg(),
+    "vainf": {
+        "backbone.": "backbone.",
+        **_aspp("classifier.classifier.0"),
+        "classifier.classifier.1.": "aspp.fuse.0.",
+        "classifier.classifier.2.": "aspp.fuse.1.",
+        "classifier.classifier.4.": "classifier.",
+    },
+    "vainf+": {
+        "backbone.": "backbone.",
+        **_aspp("classifier.aspp"),
+        "classifier.project.": "decoder.low_level.",
+        "classifier.classifier.0.": "decoder.refine.0.0.",
+        "classifier.classifier.1.": "decoder.refine.0.1.",
+        "classifier.classifier.3.": "classifier.",
+    },
+    "smp": {
+        "encoder.": "backbone.",
+        **_aspp("decoder.aspp"),
+        **_aspp("decoder.0"),  # before 0.5 the decoder was a sequence
+        "decoder.conv.": "aspp.fuse.0.",
+        "decoder.1.": "aspp.fuse.0.",
+        "decoder.bn.": "aspp.fuse.1.",
+        "decoder.2.": "aspp.fuse.1.",
+        "segmentation_head.0.": "classifier.",
+    },
+    "original": {
+        "backbone.": "backbone.",
+        **{f"aspp.conv{branch + 1}.": f"aspp.branches.{branch}." for branch in range(4)},
+        "aspp.img_pool.1.": "aspp.branches.4.conv.",
+        "aspp.img_pool.2.": "aspp.branches.4.bn.",
+        "conv.": "aspp.project.",
+        "final_conv.0.": "classifier.",
+    },
+}
+"""Beginnings of names, theirs to ours; the longest that fits counts."""
+
+SIGNS = {
+    "mmseg": "decode_head.aspp_modules.0.conv.weight",
+    "vainf+": "classifier.aspp.convs.0.0.weight",
+    "vainf": "classifier.classifier.0.convs.0.0.weight",
+    "torchvision": "classifier.0.convs.0.0.weight",
+    "original": "aspp.img_pool.1.weight",
+}
+"""A name that only this project's files have."""
+
+UNUSED = ("backbone.fc.", "encoder.fc.")
+"""The ImageNet classifier, which some files keep."""
+
+OTHERS = {
+    "rpn.": "a detection model, which has no DeepLab head",
+    "roi_heads.": "a detection model, which has no DeepLab head",
+    "bbox_head.": "a detection model, which has no DeepLab head",
+    "decoder.block1.": "DeepLabV3Plus of segmentation_models.pytorch, whose separable convolutions differ",
+    "decoder.aspp.convs.1.0.0.": "DeepLabV3 of segmentation_models.pytorch with separable convolutions",
+    "segmentation_head.": "another model of segmentation_models.pytorch",
+    "aspp.features.": "a DeepLab of NVIDIA/semantic-segmentation, which is not supported",
+    "sem_seg_head.": "a DeepLab of detectron2, which is not supported",
+    "classifier.cbr.": "LR-ASPP, another head than DeepLab's",
+    "decode_head.": "another model of mmsegmentation",
+    "aux_classifier.": "another model of torchvision, probably FCN",
+    "fc.": "a classifier of images; give it to train as --backbone-weights",
+    "layer4.": "a backbone alone; give it to train as --backbone-weights",
+    "features.": "a classifier of images or its features; give it to train as --backbone-weights",
+    "model/": "a checkpoint of deeplabv3 that lost its record",
+}
+"""What a file is that none of the tables fits, by how one of its names begins."""
+
+
+class Description(NamedTuple):
+    """The rest of a model's configuration, and what was taken for granted, in words."""
+
+    config: ModelConfig
+    assumed: str
+
+
+def describe_torchvision(config: ModelConfig, foreign: Foreign, output_stride: int | None) -> Description:
+    """Stride 8, and for MobileNetV3 16; ASPP has rates 12, 24, 36 at any (models/segmentation/deeplabv3.py)."""
+    stride = output_stride or (16 if config.backbone == "mobilenet_v3_large" else 8)
+    config = replace(config, output_stride=stride, atrous_rates=(12, 24, 36))
+    return Description(config, f"output stride {stride} with rates 12, 24, 36, as torchvision builds it")
+
+
+def describe_mmseg(config: ModelConfig, foreign: Foreign, output_stride: int | None) -> Description:
+    """D8 or D16, with multi-grid or not, and corners, by the configuration in the file or by the file's name.
+
+    Of a basic block only the first 3x3 convolution is atrous (mmseg/models/backbones/resnet.py).
+    """
+    text, name = foreign.notes.get("config", "").replace(" ", ""), foreign.path.name.lower()
+    is_d16 = "strides=(1,2,2,1)" in text if text else "-d16" in name
+    is_multi_grid = "multi_grid=(1,2,4)" in text if text else "-mg124" in name
+    corners = "align_corners=True" in text if text else "769x769" in name
+    stride = output_stride or (16 if is_d16 else 8)
+    config = replace(config, output_stride=stride, align_corners=corners)
+    if is_multi_grid:
+        before = [1] if stride == 16 else [1, 2]
+        units = [unit * 16 // stride for unit in (1, 2, 4)]
+        config = replace(config, block_rates=_rates(config, before, units, both=False))
+    elif CONVS_OF_BLOCK[config.backbone] == 2:
+        third, fourth = ([1, 2], [2, 4]) if stride == 8 else ([1], [1, 2])
+        config = replace(config, block_rates=_rates(config, third, fourth, both=False))
+    source = "the configuration in the file" if text else "the file's name"
+    words = f"D{stride}{' with multi-grid 1, 2, 4' if is_multi_grid else ''}, align_corners {corners}"
+    return Description(config, f"{words}, by {source}")
+
+
+def describe_vainf(config: ModelConfig, foreign: Foreign, output_stride: int | None) -> Description:
+    """Stride 16 unless it is asked for 8; ASPP's rates follow it (network/modeling.py)."""
+    stride = output_stride or 16
+    return Description(replace(config, output_stride=stride), f"output stride {stride}, the project's default")
+
+
+def describe_smp(config: ModelConfig, foreign: Foreign, output_stride: int | None) -> Description:
+    """Stride 8 unless it is asked for 16; ASPP has rates 12, 24, 36 at both.
+
+    Every convolution of a stage without stride is atrous, the first block's too (encoders/_utils.py); the logits are
+    brought to size corner on corner (base/heads.py).
+    """
+    stride = output_stride or 8
+    config = replace(config, output_stride=stride, atrous_rates=(12, 24, 36), align_corners=True)
+    third, fourth = ([2], [4]) if stride == 8 else ([1], [2])
+    config = replace(config, block_rates=_rates(config, third, fourth, both=True))
+    return Description(config, f"output stride {stride} with rates 12, 24, 36, the project's default")
+
+
+def describe_original(config: ModelConfig, foreign: Foreign, output_stride: int | None) -> Description:
+    """Stride 16; only the first block of the last stage is atrous, which is that repository's defect, kept here."""
+    config = replace(config, output_stride=16, align_corners=True)
+    config = replace(config, block_rates=_rates(config, [1], [2, 1], both=True))
+    if output_stride is not None:
+        config = config.at_output_stride(output_stride)
+    return Description(config, "output stride 16, with the first block of the last stage atrous alone")
+
+
+def _rates(
+    config: ModelConfig, third: Sequence[int], fourth: Sequence[int], *, both: bool
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Rates of the last two stages' 3x3 convolutions, as `ModelConfig.block_rates` has them.
+
+    Args:
+        config: Its backbone decides how many there are.
+        third: By block of the stage before the last; the last value goes on to the end.
+        fourth: By block of the last stage, likewise.
+        both: Whether the second 3x3 convolution of a basic block has its block's rate too, or 1.
+    """
+    behind = CONVS_OF_BLOCK[config.backbone] - 1
+    stages = []
+    for num_blocks, given in zip(NUM_BLOCKS[config.backbone][2:], (third, fourth), strict=True):
+        rates = [given[min(block, len(given) - 1)] for block in range(num_blocks)]
+        stages.append(tuple(value for rate in rates for value in (rate, *[rate if both else 1] * behind)))
+    return stages[0], stages[1]
+
+
+DESCRIPTIONS = {
+    "torchvision": describe_torchvision,
+    "mmseg": describe_mmseg,
+    "vainf": describe_vainf,
+    "vainf+": describe_vainf,
+    "smp": describe_smp,
+    "original": describe_original,
+}
