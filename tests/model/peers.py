@@ -103,8 +103,8 @@ class Backbone(nn.Module):
     def __init__(self, blocks, strides, dilations, *, bottleneck=True, deep=False):
         super().__init__()
         if deep:
-            layers = (conv_bn(3, 32, 3, stride=2), conv_bn(32, 32, 3), conv_bn(32, 64, 3))
-            self.stem = nn.Sequential(*[module for layer in layers for module in layer])
+            stem = (conv_bn(3, 32, 3, stride=2), conv_bn(32, 32, 3), conv_bn(32, 64, 3))
+            self.stem = nn.Sequential(*[module for layer in stem for module in layer])
         else:
             self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
         in_channels = 64
