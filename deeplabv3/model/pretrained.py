@@ -1,16 +1,10 @@
 """ImageNet weights by name: found or downloaded once, verified, and put into a backbone.
 
-The files are torchvision's (torchvision/models/resnet.py); the eight hexadecimal digits in a name are the first ones
-of the file's SHA-256. They are kept in `$DEEPLABV3_CACHE`, by default `~/.cache/deeplabv3`.
+The files are torchvision's (torchvision/models/resnet.py, mobilenetv3.py).
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path
 
 import safetensors.torch
@@ -19,13 +13,11 @@ from torch import Tensor
 
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.model.checkpoint import differences
+from deeplabv3.model.download import cache_dir, download, verified
 from deeplabv3.model.mobilenet import MobileNetV3
 from deeplabv3.model.resnet import ResNet
-from deeplabv3.progress import Progress
 
 BASE_URL = "https://download.pytorch.org/models/"
-TIMEOUT_SECONDS = 30
-CHUNK_BYTES = 1 << 20
 
 FILES = {
     "imagenet": {  # top-1 69.758, 73.314, 76.130, 77.374, 78.312 %
@@ -43,13 +35,6 @@ FILES = {
         "mobilenet_v3_large": "mobilenet_v3_large-5c1a4163.pth",
     },
 }
-
-
-def cache_dir() -> Path:
-    """Folder of downloaded files: `$DEEPLABV3_CACHE`, or `deeplabv3` in the user's cache."""
-    own = os.environ.get("DEEPLABV3_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(base) / "deeplabv3"
 
 
 def backbone_file(backbone: str, weights: str) -> Path:
@@ -78,58 +63,6 @@ def backbone_file(backbone: str, weights: str) -> Path:
     if not path.is_file():
         download(BASE_URL + path.name, path)
     return verified(path)
-
-
-def verified(path: Path) -> Path:
-    """The same path, if its file has the SHA-256 that its name promises.
-
-    Raises:
-        CheckpointError: It has another one.
-    """
-    if not has_right_digest(path, path.name):
-        raise CheckpointError(f"{path} is damaged: its SHA-256 is not that of its name; delete it and fetch it again")
-    return path
-
-
-def has_right_digest(path: Path, name: str) -> bool:
-    """Whether a file's SHA-256 begins as its published name says (`resnet18-f37072fd.pth`); True for other names."""
-    expected = re.fullmatch(r"(?:resnet\d+|mobilenet_v3_large)-([0-9a-f]{8})\.pth", name)
-    if expected is None:
-        return True
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            total.update(chunk)
-    return total.hexdigest().startswith(expected[1])
-
-
-def download(url: str, path: Path) -> None:
-    """Fetch a file; `path` appears only when it is complete and its SHA-256 is right.
-
-    Raises:
-        InputError: It cannot be fetched or written; the message says which file to put where.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer, partial.open("wb") as file:
-            size = int(answer.headers.get("Content-Length", 0))
-            with Progress(f"downloading {path.name}", size) as progress:
-                while chunk := answer.read(CHUNK_BYTES):
-                    file.write(chunk)
-                    progress.advance(len(chunk))
-            if progress.done < size:
-                raise OSError(f"it ended after {progress.done:,} of {size:,} bytes")
-        if not has_right_digest(partial, path.name):
-            raise OSError("its SHA-256 is wrong")
-        partial.replace(path)
-    except (OSError, ValueError, HTTPException) as error:
-        raise InputError(
-            f"{url} cannot be fetched ({error}); fetch it elsewhere and put it at {path}, or pass a local file with "
-            "--backbone-weights FILE, or start without with --backbone-weights none"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

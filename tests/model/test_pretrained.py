@@ -1,5 +1,7 @@
 import hashlib
 import io
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import ClassVar
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from deeplabv3.config import BACKBONES, ModelConfig
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.model import pretrained
+from deeplabv3.model.download import cache_dir, download
 from deeplabv3.model.pretrained import FILES, backbone_file, load_backbone
 from deeplabv3.model.resnet import ResNet
 
@@ -53,12 +56,12 @@ def test_file_is_downloaded_once(published, tmp_path):
 def test_cache_follows_the_users_settings(monkeypatch, tmp_path):
     monkeypatch.delenv("DEEPLABV3_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert pretrained.cache_dir() == tmp_path / "deeplabv3"
+    assert cache_dir() == tmp_path / "deeplabv3"
 
 
 def test_without_network_the_message_says_which_file_goes_where(published, tmp_path):
     published.unlink()
-    with pytest.raises(InputError, match="put it at .*cache/resnet18-.*--backbone-weights FILE.*none") as caught:
+    with pytest.raises(InputError, match="put it at .*cache/resnet18-.*, or give a local file") as caught:
         backbone_file("resnet18", "imagenet")
     assert published.name in str(caught.value)
     assert not list((tmp_path / "cache").glob("*.pth"))
@@ -67,7 +70,9 @@ def test_without_network_the_message_says_which_file_goes_where(published, tmp_p
 def test_damaged_download_is_refused_and_not_kept(published, tmp_path):
     content = published.read_bytes()
     published.write_bytes(content[:-1] + b"x")
-    with pytest.raises(InputError, match="its SHA-256 is wrong.; fetch it elsewhere and put it at .*resnet18-"):
+    with pytest.raises(
+        InputError, match="its SHA-256 is wrong.; try again, or fetch it elsewhere and put it at .*resnet18-"
+    ):
         backbone_file("resnet18", "imagenet")
     assert not list((tmp_path / "cache").iterdir())
     published.write_bytes(content)
@@ -79,9 +84,54 @@ def test_download_that_breaks_off_says_so(published, tmp_path, monkeypatch):
         headers: ClassVar = {"Content-Length": "1000"}
 
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Broken(bytes(400)))
-    with pytest.raises(InputError, match="it ended after 400 of 1,000 bytes.; fetch it elsewhere and put it at"):
+    with pytest.raises(
+        InputError, match="it ended after 400 of 1,000 bytes.; try again, or fetch it elsewhere and put"
+    ):
         backbone_file("resnet18", "imagenet")
-    assert not list((tmp_path / "cache").iterdir())
+    assert [path.stat().st_size for path in (tmp_path / "cache").iterdir()] == [400]
+    assert not list((tmp_path / "cache").glob("resnet*"))
+
+
+class Server(BaseHTTPRequestHandler):
+    """Gives a file in ranges."""
+
+    content: ClassVar = b""
+    asked: ClassVar[list[str | None]] = []
+
+    def do_GET(self):
+        self.asked.append(self.headers["Range"])
+        start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        if start >= len(self.content):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(self.content) - start))
+        self.end_headers()
+        self.wfile.write(self.content[start:])
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.fixture
+def server(weights):
+    """A real server of the file, and its address."""
+    Server.content, Server.asked = weights.read_bytes(), []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as http:
+        Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}/weights.pth"
+        http.shutdown()
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 1])
+def test_interrupted_download_goes_on_where_it_was(server, weights, tmp_path, share):
+    there = int(share * len(Server.content))
+    if there:
+        (tmp_path / ".got.pth.partial").write_bytes(Server.content[:there])
+    download(server, tmp_path / "got.pth")
+    assert (tmp_path / "got.pth").read_bytes() == Server.content
+    assert Server.asked == [f"bytes={there}-" if there else None]
+    assert not (tmp_path / ".got.pth.partial").exists()
 
 
 def test_damaged_file_in_the_cache_is_refused(published):

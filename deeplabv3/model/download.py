@@ -1,0 +1,101 @@
+"""Published files: fetched once into the user's cache, gone on with after an interruption, and verified.
+
+They are kept in `$DEEPLABV3_CACHE`, by default `~/.cache/deeplabv3`. The eight hexadecimal digits at the end of a
+published name are the first ones of the file's SHA-256, as torch.hub has it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+
+from deeplabv3.errors import CheckpointError, InputError
+from deeplabv3.progress import Progress
+
+TIMEOUT_SECONDS = 30
+CHUNK_BYTES = 1 << 20
+_RANGE_NOT_SATISFIABLE = 416
+
+
+def cache_dir() -> Path:
+    """Folder of downloaded files: `$DEEPLABV3_CACHE`, or `deeplabv3` in the user's cache."""
+    own = os.environ.get("DEEPLABV3_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(own) if own else Path(base) / "deeplabv3"
+
+
+def verified(path: Path) -> Path:
+    """The same path, if its file has the SHA-256 that its name promises.
+
+    Raises:
+        CheckpointError: It has another one.
+    """
+    if not has_right_digest(path, path.name):
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not that of its name; delete it and fetch it again")
+    return path
+
+
+def has_right_digest(path: Path, name: str) -> bool:
+    """Whether a file's SHA-256 begins as its published name says (`resnet18-f37072fd.pth`); True for other names."""
+    expected = re.fullmatch(r"(?:resnet\d+|mobilenet_v3_large|deeplabv3\w*)(?:[-\w]*)-([0-9a-f]{8})\.pth", name)
+    if expected is None:
+        return True
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            total.update(chunk)
+    return total.hexdigest().startswith(expected[1])
+
+
+def download(url: str, path: Path) -> None:
+    """Fetch a file; `path` appears only when it is complete and its SHA-256 is right.
+
+    What an interrupted download left is gone on with where the server allows it.
+
+    Raises:
+        InputError: It cannot be fetched or written; the message says which file to put where.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(url, partial)
+        if not has_right_digest(partial, path.name):
+            partial.unlink()
+            raise OSError("its SHA-256 is wrong")
+        partial.replace(path)
+    except (OSError, ValueError, HTTPException) as error:
+        raise InputError(
+            f"{url} cannot be fetched ({error}); try again, or fetch it elsewhere and put it at {path}, or give a "
+            "local file instead of the name"
+        ) from error
+
+
+def _fetch(url: str, partial: Path) -> None:
+    """Append to `partial` what it lacks of a file.
+
+    Raises:
+        OSError: The connection broke off; what came is kept.
+    """
+    there = partial.stat().st_size if partial.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code == _RANGE_NOT_SATISFIABLE:  # it was complete, or is of another file: the digest tells
+            return
+        raise
+    with answer:
+        goes_on = there > 0 and getattr(answer, "status", None) == 206
+        size = int(answer.headers.get("Content-Length", 0)) + (there if goes_on else 0)
+        done = there if goes_on else 0
+        with partial.open("ab" if goes_on else "wb") as file, Progress(partial.stem[1:], size, done) as progress:
+            while chunk := answer.read(CHUNK_BYTES):
+                file.write(chunk)
+                progress.advance(len(chunk))
+    if progress.done < size:
+        raise OSError(f"it ended after {progress.done:,} of {size:,} bytes")

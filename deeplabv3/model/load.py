@@ -1,0 +1,104 @@
+"""Weights by name or path: ours, another project's, or a published name, each as a model that is ready to run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import safetensors
+
+from deeplabv3.data.label_sets import label_set_of_names
+from deeplabv3.data.labels import LabelSet
+from deeplabv3.errors import CheckpointError
+from deeplabv3.model.checkpoint import FORMAT, Checkpoint, model_from, read_checkpoint
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.download import cache_dir, download, verified
+from deeplabv3.model.foreign import read_foreign
+from deeplabv3.model.importers import Imported, import_weights
+from deeplabv3.model.zoo import ALIASES, PUBLISHED, find_published
+from deeplabv3.records import to_record
+
+
+def load_model(name_or_path: str | Path, *, output_stride: int | None = None) -> tuple[DeepLabV3, LabelSet]:
+    """A model in evaluation mode and its label set.
+
+    Args:
+        name_or_path: A checkpoint of this package, a file of another project, or a name that `deeplabv3 models` lists.
+        output_stride: 8, 16 or 32; None keeps the one that it was trained or published with.
+
+    Raises:
+        CheckpointError: There is neither such a file nor such a name, or the file cannot be used.
+        InputError: It cannot be downloaded, or the output stride is not possible for this model.
+    """
+    return model_from(open_checkpoint(name_or_path), output_stride=output_stride)
+
+
+def open_checkpoint(name_or_path: str | Path) -> Checkpoint:
+    """The checkpoint behind a name or a path, imported if it is another project's.
+
+    Raises:
+        CheckpointError: There is neither such a file nor such a name, or the file cannot be used.
+        InputError: It cannot be downloaded.
+    """
+    path = local_file(name_or_path)
+    if is_ours(path):
+        return read_checkpoint(path)
+    imported, label_set = import_file(path)
+    return checkpoint_of(path, imported, label_set)
+
+
+def import_file(path: Path, *, output_stride: int | None = None) -> tuple[Imported, LabelSet]:
+    """Read another project's file and bring it into our terms, with the label set that it most probably has.
+
+    Raises:
+        CheckpointError: It cannot be read, or is no DeepLab that is known.
+    """
+    foreign = read_foreign(path)
+    imported = import_weights(foreign, output_stride=output_stride)
+    try:
+        names = [str(name) for name in json.loads(foreign.notes.get("CLASSES", "[]"))]
+    except (ValueError, TypeError):
+        names = []
+    return imported, label_set_of_names(imported.config.num_classes, names)
+
+
+def checkpoint_of(path: Path, imported: Imported, label_set: LabelSet) -> Checkpoint:
+    """What an imported network would be stored as."""
+    tensors = {f"model/{name}": value for name, value in imported.tensors.items()}
+    source = {"file": path.name, "project": imported.kind, "assumed": imported.assumed}
+    record = {"model": to_record(imported.config), "labels": label_set.to_dict(), "imported": source}
+    return Checkpoint(path, tensors, record)
+
+
+def local_file(name_or_path: str | Path) -> Path:
+    """The file that a path names, or that a published name stands for, downloaded once into the user's cache.
+
+    Raises:
+        CheckpointError: There is neither such a file nor such a name, or the file is damaged.
+        InputError: It cannot be downloaded; the message says where to put it.
+    """
+    path = Path(name_or_path)
+    if path.exists():
+        return path
+    published = find_published(str(name_or_path))
+    if published is None:
+        known = ", ".join(ALIASES)
+        raise CheckpointError(
+            f"there is no checkpoint {name_or_path}; give a file that train wrote, another project's file, or a name "
+            f"such as {known} ({len(PUBLISHED)} are listed by deeplabv3 models)"
+        )
+    path = cache_dir() / published.file
+    if not path.is_file():
+        download(published.url, path)
+    return verified(path)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a checkpoint of this package, or so damaged a one that it had better be read as such."""
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except Exception:  # the reader raises many kinds; read_checkpoint says what is wrong
+        return True
