@@ -3,8 +3,9 @@
     import deeplabv3
 
     history = deeplabv3.train(deeplabv3.TrainConfig(data_dir=Path("cityscapes"), run_dir=Path("runs/first")))
-    model, label_set = deeplabv3.load_model(Path("runs/first/checkpoints/best.safetensors"))
-    prediction = deeplabv3.predict_image(model, deeplabv3.read_image(Path("street.jpg")))  # trainIds, uint8 (H, W)
+    model = deeplabv3.load("runs/first/checkpoints/best.safetensors")  # or "cityscapes-r101", or another project's file
+    prediction = model.predict("street.jpg")  # prediction.label: trainIds, uint8 (H, W)
+    prediction.save("pictures", "street")
 
 The names below are loaded when they are first used, so that `import deeplabv3` does not wait for torch.
 """
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deeplabv3.config import EvaluateConfig as EvaluateConfig
+    from deeplabv3.config import ImportConfig as ImportConfig
     from deeplabv3.config import InferenceConfig as InferenceConfig
     from deeplabv3.config import ModelConfig as ModelConfig
     from deeplabv3.config import Phase as Phase
@@ -36,10 +38,12 @@ if TYPE_CHECKING:
     from deeplabv3.evaluation.scores import Scores as Scores
     from deeplabv3.evaluation.submission import check_submission as check_submission
     from deeplabv3.evaluation.submission import submit as submit
-    from deeplabv3.model.checkpoint import load_model as load_model
-    from deeplabv3.model.deeplab import DeepLabV3 as DeepLabV3
+    from deeplabv3.model.load import load_model as load_model
     from deeplabv3.prediction.predictor import predict as predict
     from deeplabv3.prediction.predictor import predict_image as predict_image
+    from deeplabv3.prediction.segmenter import DeepLabV3 as DeepLabV3
+    from deeplabv3.prediction.segmenter import Prediction as Prediction
+    from deeplabv3.prediction.segmenter import load as load
     from deeplabv3.training.loop import train as train
 
 __version__ = "0.1.0"
@@ -49,9 +53,10 @@ _ROOMS = {
     "CheckpointError": "errors",
     "DatasetError": "errors",
     "DeepLabError": "errors",
-    "DeepLabV3": "model.deeplab",
+    "DeepLabV3": "prediction.segmenter",
     "EvaluateConfig": "config",
     "IGNORE_INDEX": "data.labels",
+    "ImportConfig": "config",
     "InferenceConfig": "config",
     "InputError": "errors",
     "LabelSet": "data.labels",
@@ -60,12 +65,14 @@ _ROOMS = {
     "OutputError": "errors",
     "Phase": "config",
     "PredictConfig": "config",
+    "Prediction": "prediction.segmenter",
     "Scores": "evaluation.scores",
     "SubmitConfig": "config",
     "TrainConfig": "config",
     "check_submission": "evaluation.submission",
     "evaluate": "evaluation.evaluate",
-    "load_model": "model.checkpoint",
+    "load": "prediction.segmenter",
+    "load_model": "model.load",
     "predict": "prediction.predictor",
     "predict_image": "prediction.predictor",
     "read_image": "data.images",

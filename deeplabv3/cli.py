@@ -13,6 +13,8 @@ from deeplabv3 import __version__
 from deeplabv3.config import (
     DemoConfig,
     EvaluateConfig,
+    ImportConfig,
+    ModelsConfig,
     PredictConfig,
     StreetsConfig,
     SubmitConfig,
@@ -113,6 +115,25 @@ def run_submit(config: SubmitConfig) -> None:
         print(f"{config.out}: {num_frames} frames of {config.split}, checked and ready to be uploaded")
 
 
+def run_import(config: ImportConfig) -> None:
+    """Import, and say what was made of the file."""
+    from deeplabv3.model.load import import_checkpoint
+
+    path, imported, label_set = import_checkpoint(config)
+    model = imported.config
+    print(f"{imported.kind}: {model.backbone}, {model.num_classes} classes ({label_set.name}), {imported.assumed}")
+    if imported.unused:
+        print(f"left out on purpose: {', '.join(imported.unused)}")
+    print(f"written as {path}")
+
+
+def run_models(config: ModelsConfig) -> None:
+    """List the published checkpoints."""
+    from deeplabv3.model.zoo import models_table
+
+    print(models_table())
+
+
 def run_predict(config: PredictConfig) -> None:
     """Segment, and say where the pictures are."""
     from deeplabv3.prediction.predictor import predict
@@ -161,6 +182,8 @@ VERBS = {
     "train": Verb("train on a data set in the Cityscapes layout", TrainConfig, ("data_dir", "run_dir"), run_train),
     "evaluate": Verb("score a checkpoint: IoU of each class and mIoU", EvaluateConfig, ("data_dir",), run_evaluate),
     "submit": Verb("the zip file for the benchmark server, or a check of one", SubmitConfig, ("data_dir",), run_submit),
+    "models": Verb("list the published checkpoints that can be had by name", ModelsConfig, (), run_models),
+    "import": Verb("another project's checkpoint as one of ours", ImportConfig, ("file",), run_import),
     "predict": Verb("segment images: label ids, colour masks, overlays", PredictConfig, ("inputs",), run_predict),
 }
 

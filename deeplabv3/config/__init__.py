@@ -7,7 +7,9 @@ from them by `records.py`.
 from deeplabv3.config.demonstration import DemoConfig, StreetsConfig
 from deeplabv3.config.inference import (
     EvaluateConfig,
+    ImportConfig,
     InferenceConfig,
+    ModelsConfig,
     PredictConfig,
     ReportConfig,
     SubmitConfig,
@@ -23,8 +25,10 @@ __all__ = [
     "RESNETS",
     "DemoConfig",
     "EvaluateConfig",
+    "ImportConfig",
     "InferenceConfig",
     "ModelConfig",
+    "ModelsConfig",
     "Phase",
     "PredictConfig",
     "ReportConfig",

@@ -183,6 +183,39 @@ class SubmitConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """Bring another project's checkpoint, or a published one, into this package's form.
+
+    Attributes:
+        file: A file of torchvision, mmsegmentation, VainF, segmentation_models.pytorch or the original repository, or a
+            name that `deeplabv3 models` lists.
+        out: The checkpoint to write; null puts it beside the file.
+        output_stride: The one that the network is built for; null is its project's.
+        labels: YAML file of its classes; null is what their number suggests: Cityscapes for 19, PASCAL VOC for 21.
+        overwrite: Replace the checkpoint if it is there already.
+    """
+
+    file: Path
+    out: Path | None = None
+    output_stride: int | None = None
+    labels: Path | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            InputError: A value is not possible.
+        """
+        require_output_stride(self.output_stride)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsConfig:
+    """List the published checkpoints that can be had by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictConfig:
     """Segment images: a label-id PNG, a colour mask and an overlay with its legend for each.
 

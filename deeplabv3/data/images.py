@@ -38,7 +38,7 @@ def read_image(path: Path) -> Pixels:
         DatasetError: The file cannot be read or is no image of an allowed format.
     """
     with _errors(path, FORMATS):
-        return np.asarray(_as_shown(_decode(path, FORMATS)))
+        return np.asarray(as_shown(_decode(path, FORMATS)))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -145,7 +145,8 @@ def _decode(file: Path | io.BytesIO, formats: tuple[str, ...]) -> Image.Image:
         return image
 
 
-def _as_shown(image: Image.Image) -> Image.Image:
+def as_shown(image: Image.Image) -> Image.Image:
+    """An image as a viewer shows it, in RGB of 8 bits: turned by its EXIF orientation, transparency over black."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image, np.uint16) >> 8).astype(np.uint8))

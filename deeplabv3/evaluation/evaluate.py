@@ -20,9 +20,9 @@ from deeplabv3.evaluation.frames import combined, count_frame, why_no_iiou_of
 from deeplabv3.evaluation.predictions import prediction_files, read_prediction, score_files
 from deeplabv3.evaluation.scores import Scores
 from deeplabv3.files import refuse_to_overwrite, require_writable, write_whole
-from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import autocast, choose_device, place
+from deeplabv3.model.load import load_model
 from deeplabv3.prediction.predictor import WHOLE_FRAME, Results, predict_batch, predict_image
 from deeplabv3.prediction.sources import result_stems
 from deeplabv3.prediction.upsampling import upsampled_argmax, upsampled_loss

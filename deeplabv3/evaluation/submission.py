@@ -22,8 +22,8 @@ from deeplabv3.distributed import num_processes
 from deeplabv3.errors import DatasetError, InputError
 from deeplabv3.evaluation.predictions import count_faults, files_of_frames, looks_like_train_ids, read_prediction
 from deeplabv3.files import open_whole, refuse_to_overwrite, require_writable
-from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.device import choose_device, place
+from deeplabv3.model.load import load_model
 from deeplabv3.prediction.predictor import predict_image
 from deeplabv3.progress import track
 

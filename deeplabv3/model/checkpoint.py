@@ -154,11 +154,6 @@ def label_set_of(checkpoint: Checkpoint) -> LabelSet:
     return LabelSet.from_dict(checkpoint.record["labels"])
 
 
-def load_model(path: Path, *, output_stride: int | None = None) -> tuple[DeepLabV3, LabelSet]:
-    """`read_checkpoint` and `model_from` in one: a file to a model in evaluation mode and its label set."""
-    return model_from(read_checkpoint(path), output_stride=output_stride)
-
-
 def load_weights(model: DeepLabV3, checkpoint: Checkpoint) -> None:
     """Copy a checkpoint's weights and batch norm statistics into a model.
 

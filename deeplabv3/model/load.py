@@ -7,10 +7,12 @@ from pathlib import Path
 
 import safetensors
 
+from deeplabv3.config import ImportConfig
 from deeplabv3.data.label_sets import label_set_of_names
-from deeplabv3.data.labels import LabelSet
-from deeplabv3.errors import CheckpointError
-from deeplabv3.model.checkpoint import FORMAT, Checkpoint, model_from, read_checkpoint
+from deeplabv3.data.labels import LabelSet, read_label_set
+from deeplabv3.errors import CheckpointError, InputError
+from deeplabv3.files import refuse_to_overwrite, require_writable
+from deeplabv3.model.checkpoint import FORMAT, SUFFIX, Checkpoint, model_from, read_checkpoint, write_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.download import cache_dir, download, verified
 from deeplabv3.model.foreign import read_foreign
@@ -60,6 +62,36 @@ def import_file(path: Path, *, output_stride: int | None = None) -> tuple[Import
     except (ValueError, TypeError):
         names = []
     return imported, label_set_of_names(imported.config.num_classes, names)
+
+
+def import_checkpoint(config: ImportConfig) -> tuple[Path, Imported, LabelSet]:
+    """Write another project's checkpoint as one of ours.
+
+    Returns:
+        The new file, what was imported, and its classes.
+
+    Raises:
+        InputError: The file cannot be read, is no DeepLab that is known or is ours already, its labels do not fit, or
+            the new file cannot be written.
+    """
+    path = local_file(config.file)
+    if is_ours(path):
+        raise CheckpointError(f"{path} is a checkpoint of deeplabv3 already; use it as it is")
+    out = config.out or path.with_suffix(SUFFIX)
+    require_writable(out.parent)
+    if not config.overwrite:
+        refuse_to_overwrite([out])
+    imported, label_set = import_file(path, output_stride=config.output_stride)
+    if config.labels is not None:
+        label_set = read_label_set(config.labels)
+        if label_set.num_classes != imported.config.num_classes:
+            raise InputError(
+                f"{config.labels} has {label_set.num_classes} classes and {path} {imported.config.num_classes}; "
+                "give the file of its own classes"
+            )
+    checkpoint = checkpoint_of(path, imported, label_set)
+    write_checkpoint(out, checkpoint.tensors, checkpoint.record)
+    return out, imported, label_set
 
 
 def checkpoint_of(path: Path, imported: Imported, label_set: LabelSet) -> Checkpoint:

@@ -16,9 +16,9 @@ from deeplabv3.data.images import Pixels, read_image
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.errors import DatasetError
 from deeplabv3.files import refuse_to_overwrite, require_writable
-from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import autocast, choose_device, place
+from deeplabv3.model.load import load_model
 from deeplabv3.prediction.render import colorize, overlay, save_picture, with_legend
 from deeplabv3.prediction.sources import find_images, result_stems
 from deeplabv3.prediction.upsampling import upsampled_argmax

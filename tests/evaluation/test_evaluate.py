@@ -12,7 +12,7 @@ from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.errors import CheckpointError, DatasetError, OutputError
 from deeplabv3.evaluation.confusion import count_pixels
 from deeplabv3.evaluation.evaluate import evaluate, score_model
-from deeplabv3.model.checkpoint import load_model
+from deeplabv3.model.load import load_model
 from deeplabv3.prediction.predictor import predict_image
 from deeplabv3.report.tables import score_table
 from deeplabv3.training.loop import train

@@ -14,8 +14,9 @@ from deeplabv3.data.images import read_image
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.errors import DatasetError, InputError, OutputError
 from deeplabv3.evaluation.submission import MAX_MEMBER_BYTES, check_submission, submit
-from deeplabv3.model.checkpoint import load_model, write_checkpoint
+from deeplabv3.model.checkpoint import write_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.load import load_model
 from deeplabv3.prediction.predictor import predict_image
 from deeplabv3.records import to_record
 

@@ -7,8 +7,9 @@ import torch
 from deeplabv3.config import ModelConfig
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.errors import CheckpointError, InputError, NonFiniteError, OutputError
-from deeplabv3.model.checkpoint import digest, load_model, load_weights, read_checkpoint, write_checkpoint
+from deeplabv3.model.checkpoint import digest, load_weights, read_checkpoint, write_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.load import load_model
 from deeplabv3.records import to_record
 
 TENSORS = {

@@ -1,0 +1,176 @@
+"""DeepLab V3 for use in Python: it knows its classes, and its predictions can be shown and kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from deeplabv3.config import InferenceConfig, ModelConfig
+from deeplabv3.data.images import Pixels, as_shown, read_image
+from deeplabv3.data.label_sets import label_set_of_names
+from deeplabv3.data.labels import LabelSet
+from deeplabv3.errors import InputError
+from deeplabv3.model import deeplab
+from deeplabv3.model.checkpoint import model_from, write_checkpoint
+from deeplabv3.model.device import choose_device, place
+from deeplabv3.model.load import open_checkpoint
+from deeplabv3.prediction.predictor import WHOLE_FRAME, Results, mean_probabilities, predict_image
+from deeplabv3.prediction.render import class_shares, colorize, overlay, with_legend
+from deeplabv3.records import to_record
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model sees in an image.
+
+    Attributes:
+        image: RGB, uint8 `(H, W, 3)`.
+        label: trainIds, uint8 `(H, W)`.
+        label_set: What they mean.
+        probabilities: float32 `(K, H, W)`, 0..1, or None where they were not asked for.
+    """
+
+    image: Pixels
+    label: Pixels
+    label_set: LabelSet
+    probabilities: npt.NDArray[np.float32] | None = None
+
+    @property
+    def label_ids(self) -> Pixels:
+        """Label ids, uint8 `(H, W)`, as label-id PNGs hold them."""
+        return self.label_set.id_of_train_id[self.label]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the pixels, 0..1, of each class that occurs, by name, the largest first."""
+        shares = class_shares(self.label, self.label_set)
+        return {self.label_set.names[train_id]: share for train_id, share in shares.items()}
+
+    def color(self) -> Pixels:
+        """The colour mask, RGB uint8 `(H, W, 3)`."""
+        return colorize(self.label, self.label_set)
+
+    def overlay(self, opacity: float = 0.55, *, legend: bool = False) -> Pixels:
+        """The mask laid over the image, RGB uint8 `(H, W, 3)`; with a legend below it, it is higher.
+
+        Raises:
+            InputError: The opacity is not in 0..1.
+        """
+        if not 0 <= opacity <= 1:
+            raise InputError(f"opacity is {opacity}; give a value of 0 to 1")
+        picture = overlay(self.image, self.color(), opacity)
+        return with_legend(picture, self.label, self.label_set) if legend else picture
+
+    def save(self, folder: str | Path, name: str) -> tuple[Path, Path, Path]:
+        """Write `labelIds/NAME.png`, `color/NAME.png` and `overlay/NAME.png`, and return their paths.
+
+        Raises:
+            OutputError: A file cannot be written.
+        """
+        results = Results(Path(folder), name)
+        results.write(self.image, self.label, self.label_set)
+        return results.paths
+
+
+class DeepLabV3(deeplab.DeepLabV3):
+    """The network with its label set.
+
+    Args:
+        config: What to build.
+        label_set: What the channels of the logits mean; None takes the one that their number suggests.
+    """
+
+    def __init__(self, config: ModelConfig, label_set: LabelSet | None = None) -> None:
+        super().__init__(config)
+        self.label_set = label_set or label_set_of_names(config.num_classes)
+        if self.label_set.num_classes != config.num_classes:
+            raise InputError(
+                f"the label set has {self.label_set.num_classes} classes and the network {config.num_classes}; "
+                "both must have the same"
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, output_stride: int | None = None, device: str = "cpu"
+    ) -> DeepLabV3:
+        """A model in evaluation mode.
+
+        Args:
+            name_or_path: A checkpoint, another project's file, a published name (`deeplabv3 models` lists them), or
+                `OWNER/NAME` of the Hugging Face Hub, which needs the extra `hub`.
+            output_stride: 8, 16 or 32; None keeps the one of training.
+            device: auto, cpu, cuda, cuda:N or mps.
+
+        Raises:
+            InputError: It cannot be found, fetched or used.
+        """
+        where = choose_device(device)
+        checkpoint = open_checkpoint(name_or_path)
+        network, label_set = model_from(checkpoint, output_stride=output_stride)
+        model = cls(network.config, label_set)
+        model.load_state_dict(network.state_dict())
+        return place(model, where).eval()
+
+    def predict(
+        self,
+        image: Pixels | Image.Image | str | Path,
+        *,
+        inference: InferenceConfig = WHOLE_FRAME,
+        probabilities: bool = False,
+    ) -> Prediction:
+        """Segment one image; the model is put into evaluation mode.
+
+        Args:
+            image: RGB uint8 `(H, W, 3)`, an image of Pillow's, or the path of a file.
+            inference: Scales, flip, windows and precision.
+            probabilities: Whether they are wanted too; they are those of the whole frame, without windows.
+
+        Raises:
+            InputError: The image cannot be used.
+        """
+        self.eval()
+        pixels = _pixels(image)
+        label = predict_image(self, pixels, inference)
+        if not probabilities:
+            return Prediction(pixels, label, self.label_set)
+        with torch.inference_mode():
+            batch = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(self.pixel_mean.device)  # (1, 3, H, W)
+            mean = mean_probabilities(self, batch, inference)[0]  # (K, H, W)
+        return Prediction(pixels, label, self.label_set, mean.cpu().numpy())
+
+    def save(self, path: str | Path, **record: Any) -> None:
+        """Write a checkpoint that every command takes.
+
+        Args:
+            path: A `.safetensors` file.
+            record: More JSON values to keep in it.
+
+        Raises:
+            OutputError: It cannot be written.
+            NonFiniteError: A weight is NaN or infinite.
+        """
+        tensors = {f"model/{name}": value for name, value in self.state_dict().items()}
+        record = {"model": to_record(self.config), "labels": self.label_set.to_dict(), **record}
+        write_checkpoint(Path(path), tensors, record)
+
+
+def load(name_or_path: str | Path, *, output_stride: int | None = None, device: str = "auto") -> DeepLabV3:
+    """A model that is ready to predict; `DeepLabV3.from_pretrained` says what can be given."""
+    return DeepLabV3.from_pretrained(name_or_path, output_stride=output_stride, device=device)
+
+
+def _pixels(image: Pixels | Image.Image | str | Path) -> Pixels:
+    """RGB uint8 `(H, W, 3)` of whatever was given."""
+    if isinstance(image, (str, Path)):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return np.asarray(as_shown(image))
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise InputError(f"an image of {image.dtype} {image.shape} was given; uint8 (H, W, 3) is needed, RGB of 0..255")
+    return image
