@@ -16,6 +16,7 @@ from deeplabv3.model.checkpoint import FORMAT, SUFFIX, Checkpoint, model_from, r
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.download import cache_dir, download, verified
 from deeplabv3.model.foreign import read_foreign
+from deeplabv3.model.hub import fetch, is_repository
 from deeplabv3.model.importers import Imported, import_weights
 from deeplabv3.model.zoo import ALIASES, PUBLISHED, find_published
 from deeplabv3.records import to_record
@@ -113,6 +114,8 @@ def local_file(name_or_path: str | Path) -> Path:
     if path.exists():
         return path
     published = find_published(str(name_or_path))
+    if published is None and is_repository(str(name_or_path)) and not path.suffix:
+        return fetch(str(name_or_path))
     if published is None:
         known = ", ".join(ALIASES)
         raise CheckpointError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,8 @@ from deeplabv3.data.images import Pixels, as_shown, read_image
 from deeplabv3.data.label_sets import label_set_of_names
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.errors import InputError
-from deeplabv3.model import deeplab
+from deeplabv3.files import write_whole
+from deeplabv3.model import deeplab, hub
 from deeplabv3.model.checkpoint import model_from, write_checkpoint
 from deeplabv3.model.device import choose_device, place
 from deeplabv3.model.load import open_checkpoint
@@ -158,6 +161,50 @@ class DeepLabV3(deeplab.DeepLabV3):
         tensors = {f"model/{name}": value for name, value in self.state_dict().items()}
         record = {"model": to_record(self.config), "labels": self.label_set.to_dict(), **record}
         write_checkpoint(Path(path), tensors, record)
+
+    def save_pretrained(
+        self, folder: str | Path, *, scores: Mapping[str, Any] | None = None, licence: str | None = None
+    ) -> None:
+        """Write what a repository of the Hub holds: `model.safetensors` and a card, `README.md`.
+
+        Args:
+            folder: Is made if need be.
+            scores: What `evaluate --out` wrote, as read by `json.load`, for the card.
+            licence: An identifier such as "apache-2.0", for the card.
+
+        Raises:
+            OutputError: A file cannot be written.
+        """
+        self.save(Path(folder) / hub.FILE)
+        write_whole(Path(folder) / hub.CARD, hub.card(self.config, self.label_set, scores, licence))
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        scores: Mapping[str, Any] | None = None,
+        licence: str | None = None,
+        private: bool = False,
+    ) -> str:
+        """Put the model and its card on the Hugging Face Hub, which needs the extra `hub` and a login.
+
+        Args:
+            repository: OWNER/NAME; it is made if need be.
+            scores: As in `save_pretrained`.
+            licence: As in `save_pretrained`.
+            private: Whether a new repository is for its owner alone.
+
+        Returns:
+            Its address.
+
+        Raises:
+            InputError: The extra is not installed, the name has another form, or the Hub refuses.
+        """
+        if not hub.is_repository(repository):
+            raise InputError(f"repository is {repository!r}; give OWNER/NAME")
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, scores=scores, licence=licence)
+            return hub.push(Path(folder), repository, private=private)
 
 
 def load(name_or_path: str | Path, *, output_stride: int | None = None, device: str = "auto") -> DeepLabV3:
