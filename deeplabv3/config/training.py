@@ -47,6 +47,8 @@ class TrainConfig:
         model: The network.
         labels: YAML file of own classes; null is Cityscapes.
         ignored_classes: Names of classes that are neither trained nor scored, besides those the label set ignores.
+        weights: A whole network to begin with: a checkpoint, another project's file, or a name that `deeplabv3 models`
+            lists. It decides what the network is; a classifier of other classes begins anew.
         backbone_weights: Where the backbone starts: imagenet, imagenet-v2, a local file of ImageNet weights, or none.
         phases: Epochs and first learning rate of each phase.
         poly_power: Exponent of the poly schedule.
@@ -75,6 +77,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     labels: Path | None = None
     ignored_classes: tuple[str, ...] = ()
+    weights: Path | None = None
     backbone_weights: str = "imagenet"
     phases: tuple[Phase, ...] = ORIGINAL_PHASES
     poly_power: float = 0.9

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +11,22 @@ import torch
 from deeplabv3.config import InferenceConfig, TrainConfig
 from deeplabv3.data.cityscapes import Sample, check_sizes, find_samples
 from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX, LabelSet, read_label_set
-from deeplabv3.data.loading import Batch, batch_keys, default_num_workers, train_batches
+from deeplabv3.data.loading import Batch, batch_keys, train_batches
 from deeplabv3.errors import DatasetError, InputError, NonFiniteError
 from deeplabv3.evaluation.evaluate import score_model
 from deeplabv3.evaluation.scores import Scores, number
 from deeplabv3.files import make_dir, require_writable, write_whole
-from deeplabv3.model.checkpoint import Checkpoint, encode_checkpoint, label_set_of, read_checkpoint
+from deeplabv3.model.checkpoint import encode_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import autocast, choose_device, place
-from deeplabv3.model.pretrained import backbone_file, load_backbone
 from deeplabv3.progress import Progress
 from deeplabv3.report.tables import percent
+from deeplabv3.training.beginning import checkpoint_to_resume, completed, load_initial_weights
 from deeplabv3.training.losses import AUXILIARY_WEIGHT, cross_entropy
 from deeplabv3.training.schedule import learning_rate, num_epochs
 from deeplabv3.training.state import (
     Position,
     RunPaths,
-    changes,
     config_yaml,
     describe_epoch,
     restore,
@@ -61,7 +58,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     label_set = (read_label_set(config.labels) if config.labels else CITYSCAPES).without(config.ignored_classes)
     train_samples, val_samples = find_samples(config.data_dir, "train"), find_samples(config.data_dir, "val")
     check_sizes([*train_samples, *val_samples])
-    config = _completed(config, label_set, device)
+    config = completed(config, label_set, device)
     steps_per_epoch = len(batch_keys(len(train_samples), config, epoch=0))
     epochs = num_epochs(config.phases)
     paths = RunPaths(config)
@@ -69,13 +66,13 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     for folder in folders:
         require_writable(folder)
     epoch_content = describe_epoch(train_samples, config, steps_per_epoch)
-    start = _start(paths, config, label_set, epoch_content)
+    start = checkpoint_to_resume(paths, config, label_set, epoch_content)
 
     # 2. Build.
     torch.manual_seed(config.seed)
     model = DeepLabV3(config.model)
-    if start is None and config.backbone_weights != "none":
-        load_backbone(model.backbone, backbone_file(config.model.backbone, config.backbone_weights))
+    if start is None:
+        load_initial_weights(model, config, label_set)
     model = place(model, device)
     optimizer = torch.optim.SGD(
         model.parameters(),
@@ -194,48 +191,6 @@ def train_step(
         group["lr"] = rate
     optimizer.step()
     return value
-
-
-def _completed(config: TrainConfig, label_set: LabelSet, device: torch.device) -> TrainConfig:
-    """Fill in what follows from the data set and the machine."""
-    workers = default_num_workers(device.type) if config.num_workers is None else config.num_workers
-    model = replace(config.model, num_classes=label_set.num_classes)
-    return replace(config, model=model, num_workers=workers)
-
-
-def _start(paths: RunPaths, config: TrainConfig, label_set: LabelSet, epoch_content: str) -> Checkpoint | None:
-    """The checkpoint to go on from, or None for a new run.
-
-    Raises:
-        InputError: There is a run already and it is not to be resumed, or the other way round; or the run was on other
-            classes, or it was stopped within an epoch whose batches are others now.
-    """
-    if not config.resume:
-        there = paths.existing()
-        if there:
-            raise InputError(
-                f"{there[0]} is there already: add --resume to go on with its run, or choose another folder"
-            )
-        return None
-    if not paths.last.exists():
-        raise InputError(f"there is no run to resume: {paths.last} does not exist; leave --resume out to start one")
-    checkpoint = read_checkpoint(paths.last)
-    if label_set_of(checkpoint) != label_set:
-        raise InputError(
-            f"{paths.last} was trained on other classes; give the --labels and --ignored-classes of its run"
-        )
-    before = checkpoint.record["epoch_content"]
-    if before != epoch_content and checkpoint.record["position"]["batch"]:
-        raise InputError(
-            f"{paths.last} was saved within an epoch of {before} and cannot go on in one of {epoch_content}; "
-            "restore the images under their names and the batch size, or copy a kept checkpoint over it"
-        )
-    changed = changes(checkpoint.record["config"], config)
-    if before != epoch_content:
-        changed = ", ".join(filter(None, [f"an epoch of {before} -> {epoch_content}", changed]))
-    if changed:
-        print(f"note: the run goes on with other values than it began with: {changed}", file=sys.stderr)
-    return checkpoint
 
 
 def _too_large(config: TrainConfig, device: torch.device) -> str:
