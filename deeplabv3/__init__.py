@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deeplabv3.config import ModelConfig as ModelConfig
     from deeplabv3.config import Phase as Phase
     from deeplabv3.config import PredictConfig as PredictConfig
+    from deeplabv3.config import ReportConfig as ReportConfig
     from deeplabv3.config import SubmitConfig as SubmitConfig
     from deeplabv3.config import TrainConfig as TrainConfig
     from deeplabv3.data.images import read_image as read_image
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from deeplabv3.model.deeplab import DeepLabV3 as DeepLabV3
     from deeplabv3.prediction.predictor import predict as predict
     from deeplabv3.prediction.predictor import predict_image as predict_image
+    from deeplabv3.report.writing import write_report as write_report
     from deeplabv3.training.loop import train as train
 
 __version__ = "0.1.0"
@@ -60,6 +62,7 @@ _ROOMS = {
     "OutputError": "errors",
     "Phase": "config",
     "PredictConfig": "config",
+    "ReportConfig": "config",
     "Scores": "evaluation.scores",
     "SubmitConfig": "config",
     "TrainConfig": "config",
@@ -72,6 +75,7 @@ _ROOMS = {
     "read_label_set": "data.labels",
     "submit": "evaluation.submission",
     "train": "training.loop",
+    "write_report": "report.writing",
     "write_streets": "data.streets",
 }
 
