@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from deeplabv3.config import ModelConfig as ModelConfig
     from deeplabv3.config import Phase as Phase
     from deeplabv3.config import PredictConfig as PredictConfig
+    from deeplabv3.config import ReportConfig as ReportConfig
     from deeplabv3.config import SubmitConfig as SubmitConfig
     from deeplabv3.config import TrainConfig as TrainConfig
     from deeplabv3.data.images import read_image as read_image
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from deeplabv3.prediction.segmenter import DeepLabV3 as DeepLabV3
     from deeplabv3.prediction.segmenter import Prediction as Prediction
     from deeplabv3.prediction.segmenter import load as load
+    from deeplabv3.report.writing import write_report as write_report
     from deeplabv3.training.loop import train as train
 
 __version__ = "0.1.0"
@@ -66,6 +68,7 @@ _ROOMS = {
     "Phase": "config",
     "PredictConfig": "config",
     "Prediction": "prediction.segmenter",
+    "ReportConfig": "config",
     "Scores": "evaluation.scores",
     "SubmitConfig": "config",
     "TrainConfig": "config",
@@ -79,6 +82,7 @@ _ROOMS = {
     "read_label_set": "data.labels",
     "submit": "evaluation.submission",
     "train": "training.loop",
+    "write_report": "report.writing",
     "write_streets": "data.streets",
 }
 

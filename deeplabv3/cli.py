@@ -16,6 +16,7 @@ from deeplabv3.config import (
     ImportConfig,
     ModelsConfig,
     PredictConfig,
+    ReportConfig,
     StreetsConfig,
     SubmitConfig,
     TrainConfig,
@@ -77,12 +78,19 @@ def guarded(program: str, run: Callable[[], None]) -> int:
 
 def run_train(config: TrainConfig) -> None:
     """Train, and say where everything is."""
+    from deeplabv3.report.page import PAGE
     from deeplabv3.training.loop import train
     from deeplabv3.training.state import RunPaths
 
     train(config)
     paths = RunPaths(config)
-    for what, path in (("best checkpoint", paths.best), ("last checkpoint", paths.last), ("losses", paths.plot)):
+    files = {
+        "best checkpoint": paths.best,
+        "last checkpoint": paths.last,
+        "losses": paths.plot,
+        "report": paths.report_dir / PAGE,
+    }
+    for what, path in files.items():
         if path.exists():
             print(f"{what} {path}")
 
@@ -101,6 +109,17 @@ def print_scores(scores: Scores) -> None:
 
     if is_first():
         print(score_table(scores))
+
+
+def run_report(config: ReportConfig) -> None:
+    """Score, write the page, print the table, and say where the page is."""
+    from deeplabv3.distributed import is_first
+    from deeplabv3.report.page import PAGE
+    from deeplabv3.report.writing import write_report
+
+    print_scores(write_report(config))
+    if is_first():
+        print(f"look at {config.report_dir / PAGE}")
 
 
 def run_submit(config: SubmitConfig) -> None:
@@ -181,6 +200,7 @@ VERBS = {
     "streets": Verb("write synthetic street scenes in the Cityscapes layout", StreetsConfig, ("out",), run_streets),
     "train": Verb("train on a data set in the Cityscapes layout", TrainConfig, ("data_dir", "run_dir"), run_train),
     "evaluate": Verb("score a checkpoint: IoU of each class and mIoU", EvaluateConfig, ("data_dir",), run_evaluate),
+    "report": Verb("evaluate, and write a page to look at", ReportConfig, ("data_dir",), run_report),
     "submit": Verb("the zip file for the benchmark server, or a check of one", SubmitConfig, ("data_dir",), run_submit),
     "models": Verb("list the published checkpoints that can be had by name", ModelsConfig, (), run_models),
     "import": Verb("another project's checkpoint as one of ours", ImportConfig, ("file",), run_import),

@@ -12,6 +12,7 @@ from deeplabv3.errors import OutputError
 from deeplabv3.evaluation.evaluate import evaluate
 from deeplabv3.prediction.predictor import predict
 from deeplabv3.progress import Progress
+from deeplabv3.report.page import PAGE
 from deeplabv3.report.tables import score_table
 from deeplabv3.training.loop import train
 from deeplabv3.training.state import RunPaths
@@ -52,7 +53,7 @@ def demo(config: DemoConfig) -> None:
     overlays = predict(PredictConfig(inputs=images, model=paths.last, out=pictures, inference=inference))
 
     print(f"\n{score_table(scores)}\n\nLook at:")
-    for path in (*overlays, paths.losses_dir / "losses.png"):
+    for path in (paths.report_dir / PAGE, *overlays, paths.plot):
         print(f"  {path}")
     print(f"Go on with: {sys.executable} -m deeplabv3 predict YOUR_IMAGES --model {paths.last}")
 

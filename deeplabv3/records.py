@@ -6,7 +6,8 @@ flag and a field have the same name everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -57,6 +58,36 @@ def from_record(cls: type[Config], record: Mapping[str, Any]) -> Config:
         elif item.default is MISSING and item.default_factory is MISSING:
             raise InputError(f"{item.name} is missing; give it a value")
     return cls(**values)
+
+
+def default_record(cls: type) -> dict[str, Any]:
+    """The values of a record that are the defaults; what must be given has none."""
+    return {name: _plain(default) for name, default in config_fields(cls).items() if default is not MISSING}
+
+
+def to_words(config: Any, positional: Sequence[str]) -> list[str]:
+    """What is typed behind a verb to get a configuration: every option that is not the default.
+
+    Args:
+        config: The configuration.
+        positional: Its fields that are typed without a flag, in order.
+    """
+    record, defaults = to_record(config), default_record(type(config))
+    words: list[str] = []
+    for name in positional:
+        words += record[name] if isinstance(record[name], list) else [record[name]]
+    for name, value in record.items():
+        if name in positional or (name in defaults and value == defaults[name]):
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words.append(text_of(value))
+    return words
+
+
+def text_of(value: Any) -> str:
+    """A value of a record as it is typed."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:

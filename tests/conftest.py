@@ -59,6 +59,7 @@ def make_config(streets: Path, folder: Path) -> TrainConfig:
         crop_size=(32, 48),
         photometric_distortion=True,
         save_checkpoint_index=2,
+        report=False,
         device="cpu",
     )
 

@@ -18,7 +18,7 @@ from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.errors import InputError
 from deeplabv3.model.checkpoint import write_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.records import config_fields, to_record
+from deeplabv3.records import config_fields, to_record, to_words
 from deeplabv3.training.state import PLACES
 from tests.conftest import write_frame
 
@@ -42,6 +42,7 @@ def test_streets_train_evaluate_predict(tmp_path):
         ("streets", data, "--num-train", 3, "--num-val", 2, "--height", 48, "--width", 96),
         ("train", data, run, *TINY),
         ("evaluate", data, "--model", model, "--output-stride", 8, "--out", tmp_path / "scores.json"),
+        ("report", data, "--model", model, "--report-dir", tmp_path / "report", "--num-worst", 1),
         ("predict", data / "leftImg8bit" / "val", "--model", model, "--out", tmp_path / "pictures"),
     ):
         result = deeplabv3(*words)
@@ -49,6 +50,7 @@ def test_streets_train_evaluate_predict(tmp_path):
         assert result.stdout
     assert len(json.loads((tmp_path / "scores.json").read_text())["perImageScores"]) == 2
     assert len(list((tmp_path / "pictures" / "overlay").iterdir())) == 2
+    assert "best validation mIoU" in (tmp_path / "report" / "index.html").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -136,6 +138,12 @@ def bad(tmp_path_factory) -> Path:
         (["evaluate", "{streets}", "--model", "{tmp}/no.safetensors"], "there is no checkpoint {tmp}/no.safetensors"),
         (["evaluate", "{streets}", "--model", "{tmp}/file"], "{tmp}/file is not a whole safetensors file"),
         (["predict", "{tmp}/none.png", "--model", "{tmp}/file"], "no image is found for '{tmp}/none.png'"),
+        (["report", "{streets}"], "nothing to score is given; give --model PATH or --predictions PATH"),
+        (["report", "{streets}", "--model", "{bad}/net", "--num-worst", "-1"], "num_worst is -1; give at least 0"),
+        (
+            ["report", "{streets}", "--model", "{bad}/net", "--report-dir", "{tmp}/file/r"],
+            "the folder {tmp}/file/r cannot be made: {tmp}/file is a file",
+        ),
         (["predict", "--model", "{tmp}/file"], "the following arguments are required: inputs"),
         (["streets", "{streets}"], "already holds a data set"),
         (["demo", "--out", "{tmp}"], "{tmp} is there already; remove it, or choose another folder"),
@@ -201,6 +209,28 @@ def test_flags_override_the_config_file(tmp_path):
         config = parse("train", ["d", "r", *words])
         assert (config.batch_size, config.seed, config.model.output_stride) == (5, 9, 8)
         assert config.phases == (Phase(epochs=3, learning_rate=1e-3),)
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("evaluate", ["d", "--model", "m"]),
+        ("report", ["a b", "--model", "it's", "--scales", "[0.5, 1.0]", "--flip", "--report-dir", "r"]),
+        ("report", ["d", "--predictions", "p", "--split", "01", "--labels", "l.yaml", "--overwrite"]),
+        (
+            "train",
+            ["d", "r", "--phases", "[{epochs: 3, learning_rate: 0.1}]", "--flip", "no", "--multi-grid", "[1, 2, 4]"],
+        ),
+        ("predict", ["a.png", "b c.png", "--model", "m", "--legend", "false"]),
+    ],
+)
+def test_configuration_as_words_is_that_configuration(verb, words):
+    config = parse(verb, words)
+    positional = VERBS[verb].positional
+    assert parse(verb, to_words(config, positional)) == config
+    assert (
+        to_words(parse(verb, ["d", "--model", "m"]), positional) == ["d", "--model", "m"] if verb == "evaluate" else 1
+    )
 
 
 def test_printed_config_is_a_config_file(tmp_path, capsys):

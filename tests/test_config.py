@@ -9,6 +9,7 @@ from deeplabv3.config import (
     ModelConfig,
     Phase,
     PredictConfig,
+    ReportConfig,
     StreetsConfig,
     TrainConfig,
 )
@@ -20,6 +21,7 @@ CONFIGS = (
     EvaluateConfig(data_dir=Path("d"), model=Path("m")),
     ModelConfig(multi_grid=(1, 2, 4)),
     PredictConfig(inputs=("a.png",), model=Path("m")),
+    ReportConfig(data_dir=Path("d"), predictions=Path("p")),
     StreetsConfig(out=Path("o")),
     TrainConfig(
         data_dir=Path("d"), run_dir=Path("r"), labels=Path("l.yaml"), phases=(Phase(epochs=1, learning_rate=1),)

@@ -68,11 +68,11 @@ def test_evaluation_prints_scores_and_fills_the_results_path(streets, trained, t
 
 
 def test_training_again_overwrites_nothing(streets, trained):
-    before = {path: path.read_bytes() for folder in trained for path in folder.iterdir()}
+    before = {path: path.read_bytes() for folder in trained for path in folder.rglob("*.*")}
     result = run(streets, *trained, *TRAIN)
     assert result.returncode == 2
     assert "is there already: add --resume" in result.stderr
-    assert {path: path.read_bytes() for folder in trained for path in folder.iterdir()} == before
+    assert {path: path.read_bytes() for folder in trained for path in folder.rglob("*.*")} == before
 
 
 def test_without_epochs_and_rate_it_is_the_published_protocol():

@@ -69,6 +69,7 @@ class TrainConfig:
         checkpoint_dir: Where checkpoints go; null is checkpoints/ in the run's folder.
         losses_dir: Where losses.csv and its plots go, one a kept checkpoint; null is the run's folder, with one plot.
         checkpoint_name: Name of kept checkpoints; {epoch}, {lr} and {wd} are filled in.
+        report: Write a page with scores, worst frames and curves at the end, as report/ in the run's folder.
         resume: Go on from the run's last checkpoint.
     """
 
@@ -98,6 +99,7 @@ class TrainConfig:
     checkpoint_dir: Path | None = None
     losses_dir: Path | None = None
     checkpoint_name: str = "epoch_{epoch}"
+    report: bool = True
     resume: bool = False
 
     def __post_init__(self) -> None:

@@ -95,11 +95,22 @@ def load_backbone(backbone: ResNet | MobileNetV3, path: Path) -> None:
         for name, value in read_weights(path).items()
         if not name.startswith(classifier)
     }
+    if "conv1.6.weight" in theirs:
+        theirs = {_of_deep_stem(name): value for name, value in theirs.items()}
     ours = backbone.state_dict()
     for name in ours:  # files from before 2018 lack these counters, which only a momentum of None would use
         if name.endswith("num_batches_tracked"):
             theirs.setdefault(name, torch.tensor(0))
     faults = differences(ours, theirs)
+    if "layer1.0.downsample.2.weight" in theirs:
+        faults = "its shortcuts average (ResNet-D), and ours do not"
     if faults:
         raise CheckpointError(f"{path} does not fit this backbone: {faults}; give weights of its depth, at width 64")
     backbone.load_state_dict(theirs)
+
+
+def _of_deep_stem(name: str) -> str:
+    """Timm's names of the deep stem: its last normalisation is called `bn1`, as if it followed a single convolution."""
+    if name.startswith("conv1."):
+        return "stem." + name.removeprefix("conv1.")
+    return "stem.7." + name.removeprefix("bn1.") if name.startswith("bn1.") else name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import IGNORE_INDEX, LabelSet
 from deeplabv3.files import write_whole
 
-_FONT_PIXELS = 13
+FONT_PIXELS = 13
 _ROW_PIXELS = 20
 _SWATCH_PIXELS = 12
 _LEAST_SHARE = 0.0005  # what would be written as 0.0 %
-_BACKGROUND, _INK = (250, 250, 250), (40, 40, 40)
+BACKGROUND, INK = (250, 250, 250), (40, 40, 40)
+
+Color = tuple[int, int, int]
 
 
 def colorize(prediction: Pixels, label_set: LabelSet) -> Pixels:
@@ -51,23 +54,38 @@ def with_legend(picture: Pixels, prediction: Pixels, label_set: LabelSet) -> Pix
     Returns:
         RGB uint8, higher than the picture, and wider if the picture is narrower than one entry.
     """
-    font = ImageFont.load_default(_FONT_PIXELS)
     entries = [
         (label_set.evaluated[train_id].color, f"{label_set.names[train_id]} {100 * share:.1f} %")
         for train_id, share in class_shares(prediction, label_set).items()
         if share >= _LEAST_SHARE
     ]
-    cell = max((int(font.getlength(text)) for _, text in entries), default=0) + _SWATCH_PIXELS + 22
+    return with_entries(picture, entries)
+
+
+def with_entries(picture: Pixels, entries: Sequence[tuple[Color, str]], font_pixels: int = FONT_PIXELS) -> Pixels:
+    """A picture, unchanged, with colours and what they stand for below it.
+
+    Args:
+        picture: RGB uint8 `(H, W, 3)`.
+        entries: A colour, RGB of 0..255, and its text.
+        font_pixels: Height of the text's font.
+
+    Returns:
+        RGB uint8, higher than the picture, and wider if the picture is narrower than one entry.
+    """
+    font = ImageFont.load_default(font_pixels)
+    side, row, gap = (pixels * font_pixels // FONT_PIXELS for pixels in (_SWATCH_PIXELS, _ROW_PIXELS, 4))
+    cell = max((int(font.getlength(text)) for _, text in entries), default=0) + side + 5 * gap + 2
     width = max(picture.shape[1], cell)
     columns = max(1, width // cell)
     rows = -(-len(entries) // columns)
-    canvas = Image.new("RGB", (width, picture.shape[0] + rows * _ROW_PIXELS + 8), _BACKGROUND)
+    canvas = Image.new("RGB", (width, picture.shape[0] + rows * row + 2 * gap), BACKGROUND)
     canvas.paste(Image.fromarray(picture), (0, 0))
     draw = ImageDraw.Draw(canvas)
     for place, (color, text) in enumerate(entries):
-        x, y = 8 + place % columns * cell, picture.shape[0] + 4 + place // columns * _ROW_PIXELS
-        draw.rectangle((x, y + 4, x + _SWATCH_PIXELS, y + 4 + _SWATCH_PIXELS), fill=color, outline=_INK)
-        draw.text((x + _SWATCH_PIXELS + 6, y + 2), text, fill=_INK, font=font)
+        x, y = 2 * gap + place % columns * cell, picture.shape[0] + gap + place // columns * row
+        draw.rectangle((x, y + gap, x + side, y + gap + side), fill=color, outline=INK)
+        draw.text((x + side + gap + gap // 2, y + gap // 2), text, fill=INK, font=font)
     return np.asarray(canvas)
 
 

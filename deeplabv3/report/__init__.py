@@ -1,1 +1,1 @@
-"""Results for human eyes: tables and curves."""
+"""Results for human eyes: tables, curves, and a page with all of it."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from deeplabv3.files import write_whole
+from deeplabv3.report.charts import GRID, INK, MIOU, MUTED, TRAIN, VALIDATION, as_png, bare, new_figure
 
 COLUMNS = ("epoch", "step", "learning_rate", "train_loss", "val_loss", "miou")
 
@@ -31,27 +33,67 @@ def write_losses(history: History, path: Path) -> None:
     write_whole(path, text.getvalue())
 
 
-def plot_losses(history: History, path: Path) -> None:
-    """Draw training and validation loss, and mIoU in percent where it was measured, over epochs."""
-    from matplotlib.figure import Figure  # no pyplot: no window system, no global state
-    from matplotlib.ticker import MaxNLocator
+def points_of(history: History, name: str) -> list[tuple[float, float]]:
+    """Epoch and value, where there is a finite one."""
+    values = [(entry["epoch"], entry.get(name)) for entry in history]
+    return [(epoch, value) for epoch, value in values if value is not None and math.isfinite(value)]
 
-    figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    epochs = [entry["epoch"] for entry in history]
-    validated = [entry for entry in history if entry["val_loss"] is not None]
-    axes.plot(epochs, [entry["train_loss"] for entry in history], color="#3b6fb6", label="training loss")
-    xs = [entry["epoch"] for entry in validated]
-    axes.plot(xs, [entry["val_loss"] for entry in validated], color="#d1603d", marker=".", label="validation loss")
-    axes.set(xlabel="epoch", ylabel="cross-entropy a pixel", ylim=(0, None))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.25)
-    right = axes.twinx()
-    miou = [float("nan") if entry["miou"] is None else 100 * entry["miou"] for entry in validated]
-    right.plot(xs, miou, color="#4a9a5b", marker=".", linestyle="--", label="mIoU")
-    right.set(ylabel="mIoU, %", ylim=(0, 100))
-    lines = [*axes.get_lines(), *right.get_lines()]
-    axes.legend(lines, [str(line.get_label()) for line in lines], loc="upper center", ncols=3, frameon=False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})
-    write_whole(path, picture.getvalue())
+
+def loss_limit(history: History) -> float:
+    """Up to where losses are drawn.
+
+    Batch norm's statistics of a first epoch can make a validation loss a thousand times as high as all that follow.
+    Twice the highest training loss is shown, and the last validation loss in any case.
+    """
+    train, val = ([value for _, value in points_of(history, name)] for name in ("train_loss", "val_loss"))
+    highest = max([*train, *val], default=1.0)
+    return min(highest, max(2 * max(train, default=highest), 1.1 * val[-1] if val else 0.0)) or 1.0
+
+
+def nice_step(limit: float, number: int) -> float:
+    """The distance of ticks, 1, 2 or 5 times a power of ten, that divides 0 to `limit` into at most `number` parts."""
+    if not limit > 0:
+        return 1.0
+    rough = limit / number
+    power: float = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+
+
+def epoch_ticks(first: int, last: int) -> list[int]:
+    """Round epochs between the two, at most about ten, and the first one."""
+    step = max(1, round(nice_step(last - first, 10)))
+    return sorted({first, *(epoch for epoch in range(step, last + 1, step) if epoch - first >= step / 2)})
+
+
+def plot_losses(history: History, path: Path) -> None:
+    """Draw training and validation loss, and beside them mIoU in percent, over epochs.
+
+    Losses above `loss_limit` are drawn at the upper edge, as triangles.
+    """
+    figure = new_figure(11, 4.2)
+    left, right = figure.subplots(1, 2)
+    limit = loss_limit(history)
+    for name, label, color in (("train_loss", "training", TRAIN), ("val_loss", "validation", VALIDATION)):
+        points = points_of(history, name)
+        epochs, values = [epoch for epoch, _ in points], [min(value, limit) for _, value in points]
+        left.plot(epochs, values, color=color, marker=".", markersize=7, label=label)
+        cut = [epoch for epoch, value in points if value > limit]
+        label = "above the scale" if cut else ""
+        left.plot(cut, [limit] * len(cut), color=color, linestyle="", marker="^", markersize=8, label=label)
+    left.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.02, 0.99), ncols=4, labelcolor=INK)
+    left.set(ylim=(0, 1.05 * limit))
+    points = [(epoch, 100 * value) for epoch, value in points_of(history, "miou")]
+    if points:
+        right.plot([epoch for epoch, _ in points], [value for _, value in points], color=MIOU, marker=".", markersize=7)
+        best = max(points, key=lambda point: point[1])
+        right.annotate(
+            f"{best[1]:.2f}", best, (0, 7), textcoords="offset points", ha="center", color=MIOU, weight="bold"
+        )
+        right.set(ylim=(0, 1.15 * best[1] or 100.0))
+    for axes, title in ((left, "cross-entropy a pixel"), (right, "validation mIoU, %")):
+        bare(axes)
+        axes.set_title(title, loc="left", color=INK, size=11, weight="bold", pad=10)
+        axes.set_xlabel("epoch", color=MUTED)
+        axes.set_xticks(epoch_ticks(history[0]["epoch"], history[-1]["epoch"]))
+        axes.grid(axis="y", color=GRID)
+    write_whole(path, as_png(figure))

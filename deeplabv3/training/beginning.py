@@ -84,8 +84,8 @@ def checkpoint_to_resume(
 def load_initial_weights(model: DeepLabV3, config: TrainConfig, label_set: LabelSet) -> None:
     """Fill a new model with the weights that its run begins with.
 
-    Where a whole network was trained on other classes, its classifiers are left as they are initialised, and a note says
-    so.
+    Where a whole network was trained on other classes, its classifiers are left as they are initialised, and a note
+    says so.
 
     Raises:
         InputError: The weights cannot be had, or are of another network.

@@ -23,6 +23,7 @@ from deeplabv3.progress import Progress
 from deeplabv3.report.tables import percent
 from deeplabv3.training.beginning import checkpoint_to_resume, completed, load_initial_weights
 from deeplabv3.training.losses import AUXILIARY_WEIGHT, cross_entropy
+from deeplabv3.training.page import write_run_page
 from deeplabv3.training.schedule import learning_rate, num_epochs
 from deeplabv3.training.state import (
     Position,
@@ -74,13 +75,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     if start is None:
         load_initial_weights(model, config, label_set)
     model = place(model, device)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=0.0,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        fused=device.type in ("cpu", "cuda"),  # one pass over the weights instead of four
-    )
+    optimizer = make_optimizer(model, config, device)
 
     # 3. Resume.
     position = Position() if start is None else restore(start, model, optimizer, device)
@@ -98,6 +93,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
             write_whole(target, content)
 
     # 4. Loop.
+    scores: Scores | None = None
     with StopSignals() as stop:
         try:
             for epoch in range(position.epoch, epochs):
@@ -146,7 +142,20 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
 
     # 5. Record: once more at the end, for a run that was killed between its last checkpoint and its log.
     write_history(position.history, paths, paths.plots(epochs))
+    if config.report and scores is not None:
+        write_run_page(paths.report_dir, model, scores, position.history, config, label_set, val_samples)
     return position.history
+
+
+def make_optimizer(model: DeepLabV3, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
+    """SGD with momentum over all parameters; the rate of each step is set at that step."""
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=0.0,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        fused=device.type in ("cpu", "cuda"),  # one pass over the weights instead of four
+    )
 
 
 def train_step(

@@ -21,6 +21,7 @@ from deeplabv3.model.checkpoint import SUFFIX, Checkpoint, load_weights
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.records import to_record
 from deeplabv3.report.curves import History, plot_losses, write_log, write_losses
+from deeplabv3.report.page import PAGE
 from deeplabv3.training.schedule import num_epochs, phase_of_epoch
 
 PLACES = ("data_dir", "run_dir", "checkpoint_dir", "losses_dir")
@@ -56,6 +57,7 @@ class RunPaths:
         config: `config.yaml`, what was asked for.
         log: `log.jsonl`, what was reached.
         checkpoint_dir: All checkpoints.
+        report_dir: The page of the finished run.
         losses_dir: Holds the two files below, and plots under the checkpoints' names if it is a folder for them alone.
         losses: `losses.csv`.
         plot: `losses.png`, the newest.
@@ -69,6 +71,7 @@ class RunPaths:
         self.config = config.run_dir / "config.yaml"
         self.log = config.run_dir / "log.jsonl"
         self.checkpoint_dir = config.checkpoint_dir or config.run_dir / "checkpoints"
+        self.report_dir = config.run_dir / "report"
         self.losses_dir = config.losses_dir or config.run_dir
         self.losses = self.losses_dir / "losses.csv"
         self.plot = self.losses_dir / "losses.png"
@@ -93,7 +96,7 @@ class RunPaths:
         """The files that the run would write and that are there already."""
         epochs = range(1, num_epochs(self._options.phases) + 1)
         later = [path for epoch in epochs for path in (self.kept(epoch), *self.plots(epoch))]
-        files = (self.last, self.best, self.config, self.log, self.losses, *later)
+        files = (self.last, self.best, self.config, self.log, self.losses, self.report_dir / PAGE, *later)
         return [path for path in files if path.exists()]
 
 
@@ -130,7 +133,7 @@ def describe_epoch(samples: Sequence[Sample], config: TrainConfig, steps_per_epo
 def changes(before: Mapping[str, Any], config: TrainConfig) -> str:
     """Which values of a run's record differ from a configuration, in words; places and readers do not count."""
     now = to_record(config)
-    same_run = {*PLACES, "resume", "num_workers", "device"}
+    same_run = {*PLACES, "resume", "num_workers", "device", "report"}
     names = [name for name in now if name not in same_run and before.get(name) != now[name]]
     return ", ".join(f"{name} {before.get(name)} -> {now[name]}" for name in names)
 

@@ -126,6 +126,15 @@ def test_images_are_not_needed(config, tmp_path):
     assert evaluate(replace(config, data_dir=tmp_path)).to_json() == evaluate(config).to_json()
 
 
+def test_report_without_images(config, tmp_path):
+    from deeplabv3.config import ReportConfig
+    from deeplabv3.report.writing import write_report
+
+    shutil.copytree(config.data_dir / "gtFine", tmp_path / "gtFine")
+    write_report(ReportConfig(data_dir=tmp_path, predictions=config.predictions, report_dir=tmp_path / "r"))
+    assert (tmp_path / "r" / "index.html").exists()
+
+
 def test_no_labels(config, tmp_path):
     with pytest.raises(DatasetError, match="0 labels in .*; expected are files like gtFine/val/<city>/"):
         evaluate(replace(config, data_dir=tmp_path))

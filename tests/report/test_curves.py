@@ -33,7 +33,7 @@ def test_same_history_is_the_same_picture(tmp_path):
         plot_losses(HISTORY, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     with Image.open(tmp_path / "a.png") as picture:
-        assert picture.size == (1050, 600)
+        assert picture.size == (1650, 630)
 
 
 def test_absent_class_is_a_dash_in_the_table():

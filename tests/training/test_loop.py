@@ -140,6 +140,22 @@ def test_validation_without_a_number_is_recorded(train_config, monkeypatch, caps
     assert "validation loss nan, mIoU - %" in capsys.readouterr().out
 
 
+def test_finished_run_has_a_page(train_config):
+    train(replace(train_config, phases=train_config.phases[1:], report=True))
+    page = (train_config.run_dir / "report" / "index.html").read_text()
+    assert "deeplabv3 train" in page
+    assert len(list((train_config.run_dir / "report").glob("worst_*.png"))) == 3
+    assert (train_config.run_dir / "report" / "losses.png").exists()
+
+
+def test_page_of_another_run_is_not_overwritten(train_config):
+    page = train_config.run_dir / "report" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("mine")
+    with pytest.raises(InputError, match="index.html is there already"):
+        train(train_config)
+
+
 def test_validation_can_be_rarer(train_config):
     history = train(replace(train_config, eval_interval=3))
     assert [entry["miou"] is None for entry in history] == [True, True, False, False]

@@ -1,0 +1,66 @@
+"""An evaluation as a page: `deeplabv3 report`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from deeplabv3.config import ReportConfig, TrainConfig
+from deeplabv3.data.cityscapes import read_labels
+from deeplabv3.data.images import read_image
+from deeplabv3.distributed import is_first
+from deeplabv3.evaluation.evaluate import evaluate, predictions_of, samples_of
+from deeplabv3.evaluation.scores import Scores
+from deeplabv3.files import refuse_to_overwrite, require_writable
+from deeplabv3.model.load import open_checkpoint
+from deeplabv3.records import default_record, to_record, to_words
+from deeplabv3.report.page import PAGE, Options, pictures_in, write_page
+from deeplabv3.report.worst import ShownFrame, grey_image, lowest
+
+
+def write_report(config: ReportConfig) -> Scores:
+    """Evaluate, and write the page and its pictures; under torchrun the processes share the evaluation.
+
+    Returns:
+        The scores of the whole split, the same in every process.
+
+    Raises:
+        InputError: What `evaluate` raises; or a page is there already, which is found out before anything is scored.
+    """
+    folder = config.report_dir
+    require_writable(folder)
+    if not config.overwrite:
+        refuse_to_overwrite([folder / PAGE, *pictures_in(folder)])
+    scores = evaluate(config)
+    if not is_first():
+        return scores
+    record = {} if config.model is None else open_checkpoint(config.model).record
+    options = [Options("Evaluation", default_record(ReportConfig), to_record(config))]
+    if "config" in record:
+        options.append(Options("Training", default_record(TrainConfig), record["config"]))
+    write_page(
+        folder,
+        scores,
+        title=f"{config.data_dir.resolve().name}, {config.split}",
+        source=f"model {config.model}" if config.model else f"predictions in {config.predictions}",
+        history=record.get("position", {}).get("history", ()),
+        options=options,
+        command=shlex.join(["deeplabv3", "report", *to_words(config, ["data_dir"])]),
+        worst=_worst(config, scores),
+    )
+    return scores
+
+
+def _worst(config: ReportConfig, scores: Scores) -> Iterator[ShownFrame]:
+    """The frames with the lowest mIoU and their predictions, read one after the other."""
+    places = lowest(scores.frames, config.num_worst)
+    if not places:
+        return  # and no model is loaded for nothing
+    every = samples_of(config)  # in the order of the scores
+    samples = [every[place] for place in places]
+    predictions, label_set = predictions_of(config, samples)
+    for place, sample, prediction in zip(places, samples, predictions, strict=True):
+        label_ids = read_labels(sample, label_set).label_ids
+        # Predictions of other programs are scored without images; then there is none to show.
+        image = read_image(sample.image_path) if sample.image_path.is_file() else grey_image(label_ids)
+        yield ShownFrame(scores.frames[place], image, label_ids, prediction)

@@ -1,0 +1,69 @@
+"""The page of a finished run: its last validation, the frames that went worst, its curves and how to repeat it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from deeplabv3.config import InferenceConfig, ModelConfig, TrainConfig
+from deeplabv3.data.cityscapes import Sample, read_frame
+from deeplabv3.data.labels import LabelSet
+from deeplabv3.evaluation.scores import Scores
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.prediction.predictor import predict_image
+from deeplabv3.records import default_record, to_record, to_words
+from deeplabv3.report.curves import History
+from deeplabv3.report.page import Options, write_page
+from deeplabv3.report.worst import ShownFrame, lowest
+
+NUM_WORST = 6
+
+
+def write_run_page(
+    folder: Path,
+    model: DeepLabV3,
+    scores: Scores,
+    history: History,
+    config: TrainConfig,
+    label_set: LabelSet,
+    samples: Sequence[Sample],
+) -> None:
+    """Write the page of a run.
+
+    Args:
+        folder: Where to.
+        model: As training left it.
+        scores: Of its last validation.
+        history: An entry an epoch.
+        config: What was asked for.
+        label_set: Its classes.
+        samples: The frames that were validated.
+
+    Raises:
+        InputError: A frame cannot be read any more, or the page cannot be written.
+    """
+    # What follows from the data set, the machine or a resumption is not typed, and a new run needs a new folder.
+    model_config = replace(config.model, num_classes=ModelConfig().num_classes)
+    typed = replace(config, model=model_config, num_workers=None, resume=False, run_dir=Path("NEW_RUN"))
+    write_page(
+        folder,
+        scores,
+        title=f"{config.run_dir.resolve().name}: {config.data_dir.resolve().name}, val",
+        source=f"{len(history)} epochs of training, the weights of the last",
+        history=history,
+        options=[Options("Training", default_record(TrainConfig), to_record(config))],
+        command=shlex.join(["deeplabv3", "train", *to_words(typed, ["data_dir", "run_dir"])]),
+        worst=_worst(model.eval(), scores, config, label_set, samples),
+    )
+
+
+def _worst(
+    model: DeepLabV3, scores: Scores, config: TrainConfig, label_set: LabelSet, samples: Sequence[Sample]
+) -> Iterator[ShownFrame]:
+    inference = InferenceConfig(precision=config.precision)
+    for place in lowest(scores.frames, NUM_WORST):
+        frame = read_frame(samples[place], label_set, instances=False)
+        prediction = label_set.id_of_train_id[predict_image(model, frame.image, inference)]
+        yield ShownFrame(scores.frames[place], frame.image, frame.label_ids, prediction)
