@@ -11,8 +11,10 @@ from deeplabv3.config import BACKBONES, ModelConfig
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.model import pretrained
 from deeplabv3.model.download import cache_dir, download
+from deeplabv3.model.mobilenet import MobileNetV3
 from deeplabv3.model.pretrained import FILES, backbone_file, load_backbone
 from deeplabv3.model.resnet import ResNet
+from tests.model import peers
 
 CONFIG = ModelConfig(backbone="resnet18", width=16)
 
@@ -200,3 +202,36 @@ def test_anything_but_named_tensors_is_refused(tmp_path, values, capsys):
     with pytest.raises(CheckpointError, match=r"a\.pth"):
         load_backbone(ResNet(CONFIG), tmp_path / "a.pth")
     assert "code was run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "stem"), [("resnet18", "conv7"), ("resnet50", "conv7"), ("resnet50c", "deep")])
+def test_backbone_of_timm(tmp_path, name, stem):
+
+    timm = pytest.importorskip("timm")
+    theirs = peers.randomised(timm.create_model(name, pretrained=False))
+    torch.save(theirs.state_dict(), tmp_path / "timm.pth")
+    backbone = ResNet(ModelConfig(backbone=name.removesuffix("c"), output_stride=32, stem=stem)).eval()
+    load_backbone(backbone, tmp_path / "timm.pth")
+    pixels = torch.rand(1, 3, 65, 97)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(pixels), theirs.forward_features(pixels), rtol=1e-4, atol=1e-4)
+
+
+def test_resnet_d_of_timm_is_refused(tmp_path):
+    timm = pytest.importorskip("timm")
+    torch.save(timm.create_model("resnet50d", pretrained=False).state_dict(), tmp_path / "d.pth")
+    backbone = ResNet(ModelConfig(backbone="resnet50", stem="deep"))
+    with pytest.raises(CheckpointError, match=r"its shortcuts average \(ResNet-D\), and ours do not"):
+        load_backbone(backbone, tmp_path / "d.pth")
+
+
+def test_backbone_of_torchvisions_mobilenet(tmp_path):
+    from torchvision.models import mobilenet_v3_large
+
+    theirs = peers.randomised(mobilenet_v3_large(weights=None))
+    torch.save(theirs.state_dict(), tmp_path / "m.pth")
+    backbone = MobileNetV3(ModelConfig(backbone="mobilenet_v3_large", output_stride=32)).eval()
+    load_backbone(backbone, tmp_path / "m.pth")
+    pixels = torch.rand(1, 3, 65, 97)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.features(pixels).last, theirs.features(pixels), rtol=1e-4, atol=1e-4)
