@@ -59,7 +59,7 @@ def import_file(path: Path, *, output_stride: int | None = None) -> tuple[Import
     foreign = read_foreign(path)
     imported = import_weights(foreign, output_stride=output_stride)
     try:
-        names = [str(name) for name in json.loads(foreign.notes.get("CLASSES", "[]"))]
+        names = [str(name) for name in json.loads(foreign.notes.get("meta.CLASSES", "[]"))]
     except (ValueError, TypeError):
         names = []
     return imported, label_set_of_names(imported.config.num_classes, names)

@@ -152,7 +152,7 @@ def describe_mmseg(config: ModelConfig, foreign: Foreign, output_stride: int | N
 
     Of a basic block only the first 3x3 convolution is atrous (mmseg/models/backbones/resnet.py).
     """
-    text, name = foreign.notes.get("config", "").replace(" ", ""), foreign.path.name.lower()
+    text, name = foreign.notes.get("meta.config", "").replace(" ", ""), foreign.path.name.lower()
     is_d16 = "strides=(1,2,2,1)" in text if text else "-d16" in name
     is_multi_grid = "multi_grid=(1,2,4)" in text if text else "-mg124" in name
     corners = "align_corners=True" in text if text else "769x769" in name

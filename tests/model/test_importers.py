@@ -12,8 +12,8 @@ from deeplabv3.model.importers import import_weights
 from tests.model import peers
 
 
-def foreign(model, name="weights.pth", **notes):
-    return Foreign(Path(name), dict(model.state_dict()), notes)
+def foreign(model, name="weights.pth"):
+    return Foreign(Path(name), dict(model.state_dict()), {})
 
 
 def assert_same_logits(theirs, file, size, output_stride=None):
@@ -104,7 +104,8 @@ def test_configuration_in_the_file_decides_over_its_name():
     backbone = peers.Backbone((3, 4, 6, 3), **D8, dilations=[*PLAIN, [(1, 1), (2, 2)], [(2, 2), (4, 4)]])
     theirs = peers.MMSeg(backbone, (12, 24, 36), channels=64, aux_channels=8, align_corners=True)
     text = "model = dict(backbone=dict(strides=(1, 2, 1, 1)), decode_head=dict(align_corners=True))"
-    imported = assert_same_logits(peers.randomised(theirs), foreign(theirs, "d16-mg124.pth", config=text), (65, 65))
+    file = Foreign(Path("d16-mg124.pth"), dict(peers.randomised(theirs).state_dict()), {"meta.config": text})
+    imported = assert_same_logits(theirs, file, (65, 65))
     assert "by the configuration in the file" in imported.assumed
 
 
