@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import safetensors
-
 from deeplabv3.config import ImportConfig
 from deeplabv3.data.label_sets import label_set_of_names
 from deeplabv3.data.labels import LabelSet, read_label_set
@@ -20,6 +18,8 @@ from deeplabv3.model.hub import fetch, is_repository
 from deeplabv3.model.importers import Imported, import_weights
 from deeplabv3.model.zoo import ALIASES, PUBLISHED, find_published
 from deeplabv3.records import to_record
+
+MAX_HEADER_BYTES = 100_000_000  # what safetensors itself allows
 
 
 def load_model(name_or_path: str | Path, *, output_stride: int | None = None) -> tuple[DeepLabV3, LabelSet]:
@@ -129,11 +129,10 @@ def local_file(name_or_path: str | Path) -> Path:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is a checkpoint of this package, or so damaged a one that it had better be read as such."""
-    if path.suffix != ".safetensors":
+    """Whether a file begins as a checkpoint of this package does; it may be damaged further on."""
+    if not path.is_file():
         return False
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("format") == FORMAT
-    except Exception:  # the reader raises many kinds; read_checkpoint says what is wrong
-        return True
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")  # of the header, JSON text with the metadata in it
+        header = file.read(min(length, MAX_HEADER_BYTES))
+    return header.startswith(b"{") and f'"format":"{FORMAT}"'.encode() in header
