@@ -60,6 +60,8 @@ class DeepLabV3(nn.Module):
         logits = self.grid_logits(image)  # (N, K, ceil(H / S), ceil(W / S))
         if logits.dtype.itemsize < 4:  # under autocast: interpolation and softmax need more than 8 bits of mantissa
             logits = logits.float()
+        # One plane a class: the loss runs over classes twice as fast, and the bits are those of `upsampled_argmax`.
+        logits = logits.contiguous()
         return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)  # (N, K, H, W)
 
     def grid_logits(self, image: Tensor) -> Tensor:
