@@ -21,6 +21,7 @@ from deeplabv3.config import (
     SubmitConfig,
     TrainConfig,
 )
+from deeplabv3.distributed import is_first
 from deeplabv3.errors import DeepLabError, InputError
 from deeplabv3.records import config_fields, from_record, to_record
 
@@ -59,7 +60,8 @@ def guarded(program: str, run: Callable[[], None]) -> int:
     try:
         run()
     except DeepLabError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        if is_first():  # of several processes, each finds the same mistake
+            print(f"{program}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     except OSError as error:
         print(f"{program}: error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
@@ -104,7 +106,6 @@ def run_evaluate(config: EvaluateConfig) -> None:
 
 def print_scores(scores: Scores) -> None:
     """The table, once and not by each of several processes."""
-    from deeplabv3.distributed import is_first
     from deeplabv3.report.tables import score_table
 
     if is_first():
@@ -113,7 +114,6 @@ def print_scores(scores: Scores) -> None:
 
 def run_report(config: ReportConfig) -> None:
     """Score, write the page, print the table, and say where the page is."""
-    from deeplabv3.distributed import is_first
     from deeplabv3.report.page import PAGE
     from deeplabv3.report.writing import write_report
 

@@ -16,30 +16,73 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from deeplabv3.errors import InputError
+
 Item = TypeVar("Item")
 
 PATIENCE = timedelta(days=1)
 """How long a process waits for the others; one that died is noticed at once."""
 
 
+def _of_torchrun(name: str, alone: int) -> int:
+    """A number that torchrun sets; `alone` where not all are set that belong together."""
+    values = [os.environ.get(other, "") for other in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")]
+    whole = all(value.isdecimal() for value in values) and "MASTER_ADDR" in os.environ
+    return int(os.environ[name]) if whole else alone
+
+
 def rank() -> int:
     """Number of this process, 0 for a single one."""
-    return int(os.environ.get("RANK", "0"))
+    return _of_torchrun("RANK", 0)
 
 
 def local_rank() -> int:
     """Number of this process on its machine, which is that of its accelerator."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return _of_torchrun("LOCAL_RANK", 0)
 
 
 def num_processes() -> int:
     """How many processes work together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _of_torchrun("WORLD_SIZE", 1)
 
 
 def is_first() -> bool:
     """Whether this process prints and writes."""
     return rank() == 0
+
+
+def require_single(what: str) -> None:
+    """Refuse several processes where the work is not shared among them.
+
+    Raises:
+        InputError: There are several.
+    """
+    if num_processes() > 1:
+        raise InputError(f"{what} was started in {num_processes()} processes; it runs in one, so leave torchrun out")
+
+
+@contextmanager
+def ending_together() -> Iterator[None]:
+    """Let all processes end where a user's mistake stops one of them, with one message.
+
+    Raises:
+        InputError: In the first process: the first error of any.
+        SystemExit: In the others, which say nothing.
+    """
+    error: InputError | None = None
+    try:
+        yield
+    except InputError as own:
+        error = own
+    if num_processes() == 1:
+        if error is not None:
+            raise error
+        return
+    messages = [message for message in gather([error and str(error)]) if message is not None]
+    if messages:
+        if is_first():
+            raise InputError(messages[0])
+        raise SystemExit(2)
 
 
 @contextmanager

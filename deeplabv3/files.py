@@ -83,7 +83,7 @@ def open_whole(path: Path, *, num_bytes: int | None = None) -> Iterator[BinaryIO
     make_dir(path.parent)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with partial.open("w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -118,7 +118,7 @@ class EvaluateConfig:
         else:
             allowed = "it needs --model; predictions are there already"
             require(self.results_dir is None, "results_dir", str(self.results_dir), allowed)
-            if self.inference != InferenceConfig():
+            if self.inference != InferenceConfig() or self.batch_size != 1:
                 raise InputError(
                     "options of inference such as --scales need --model; predictions are scored as they are"
                 )
@@ -180,6 +180,8 @@ class SubmitConfig:
         if self.model is not None:
             allowed = "it is for --check; a checkpoint knows its classes"
             require(self.labels is None, "labels", str(self.labels), allowed)
+        elif self.inference != InferenceConfig() or self.overwrite:
+            raise InputError("options of inference, and --overwrite, need --model; a check changes nothing")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,7 +117,12 @@ def find_labels(data_dir: Path, split: str) -> list[Sample]:
     """
     root = data_dir / LABELS / split
     endings = [f"_{LABELS}_{kind}.png" for kind in ("labelIds", "labelTrainIds")]
-    stems = {path.parent / path.name.removesuffix(ending) for ending in endings for path in root.glob(f"*/*{ending}")}
+    stems = {
+        path.parent / path.name.removesuffix(ending)
+        for ending in endings
+        for path in root.glob(f"*/*{ending}")
+        if not path.name.startswith(".")
+    }
     if not stems:
         wanted = f"{LABELS}/{split}/<city>/<name>_{LABELS}_labelIds.png"
         raise DatasetError(f"0 labels in {root}; expected are files like {wanted} below the data folder")
@@ -132,14 +137,32 @@ def _with_suffix(image: Path) -> Path:
     return next((path for path in paths if path.is_file()), paths[0])
 
 
+def require_unique_names(images: Sequence[Path]) -> None:
+    """Refuse frames of one name in different folders, where files are told apart by their frames' names alone.
+
+    Raises:
+        DatasetError: Two have one name.
+    """
+    seen: dict[str, Path] = {}
+    for image in images:
+        other = seen.setdefault(frame_name(image), image)
+        if other is not image:
+            raise DatasetError(
+                f"{other} and {image} are frames of one name, so their predictions cannot be told apart; rename one"
+            )
+
+
 def check_sizes(samples: Sequence[Sample]) -> None:
-    """Compare the sizes of all images and labels by their headers alone: a fraction of a millisecond a file.
+    """Compare the sizes of all images, labels and instance ids by their headers: a fraction of a millisecond a file.
 
     Raises:
         DatasetError: A header cannot be read, or the two sizes of a frame differ.
     """
     for sample in samples:
-        _require_one_size(sample, image_size(sample.image_path), image_size(sample.label_path))
+        size = image_size(sample.label_path)
+        _require_one_size(sample, image_size(sample.image_path), size)
+        if sample.instance_path is not None:
+            _require_instances_fit(sample, image_size(sample.instance_path), size)
 
 
 def read_sample(sample: Sample, label_set: LabelSet) -> tuple[Pixels, Pixels]:
@@ -179,11 +202,7 @@ def read_labels(sample: Sample, label_set: LabelSet, *, instances: bool = False)
     if not instances or sample.instance_path is None:
         return Labelled(sample.name, label_ids)
     instance_ids = read_instances(sample.instance_path)
-    if instance_ids.shape != label_ids.shape:
-        raise DatasetError(
-            f"{sample.instance_path} is {instance_ids.shape[0]}x{instance_ids.shape[1]} and its label "
-            f"{label_ids.shape[0]}x{label_ids.shape[1]} (height x width); both must have one size"
-        )
+    _require_instances_fit(sample, instance_ids.shape, label_ids.shape)
     return Labelled(sample.name, label_ids, instance_ids)
 
 
@@ -191,6 +210,12 @@ def _require_one_size(sample: Sample, image: tuple[int, ...], label: tuple[int, 
     if image != label:
         sizes = f"{label[0]}x{label[1]} and its image {image[0]}x{image[1]}"
         raise DatasetError(f"{sample.label_path} is {sizes} (height x width); both must have one size")
+
+
+def _require_instances_fit(sample: Sample, instances: tuple[int, ...], label: tuple[int, ...]) -> None:
+    if instances != label:
+        sizes = f"{instances[0]}x{instances[1]} and its label {label[0]}x{label[1]}"
+        raise DatasetError(f"{sample.instance_path} is {sizes} (height x width); both must have one size")
 
 
 def frame_name(image_path: Path) -> str:

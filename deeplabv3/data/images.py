@@ -23,6 +23,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 """The decoders that may see a file; others (EPS, FITS, ...) never do, whatever the file's name."""
 
 _ORIENTATION, _FIRST_TURNED = 0x0112, 5  # the EXIF tag, and the first of its values that swap height and width
+_BIT_DEPTH = 24  # where a PNG says how many bits a pixel has
 _DAMAGE = (SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -117,6 +118,9 @@ def decode_label_values(content: bytes, path: Path) -> Pixels:
         image = _decode(io.BytesIO(content), ("PNG",))
     if image.mode not in ("L", "P"):
         raise DatasetError(f"{path} has mode {image.mode}; a label is a single-channel 8-bit PNG of class numbers")
+    if image.mode == "L" and content[_BIT_DEPTH] != 8:  # which Pillow would spread over 0..255
+        depth = content[_BIT_DEPTH]
+        raise DatasetError(f"{path} has {depth} bits a pixel; a label is a single-channel 8-bit PNG of class numbers")
     return np.asarray(image)
 
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from deeplabv3.config import EvaluateConfig, InferenceConfig
-from deeplabv3.data.cityscapes import Frame, Sample, check_sizes, find_labels, find_samples, read_labels
-from deeplabv3.data.images import Pixels, read_image
-from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX, UNKNOWN, LabelSet, read_label_set
+from deeplabv3.data.cityscapes import (
+    IMAGES,
+    Frame,
+    Sample,
+    check_sizes,
+    find_labels,
+    find_samples,
+    require_unique_names,
+)
+from deeplabv3.data.images import Pixels, image_size, read_image
+from deeplabv3.data.labels import IGNORE_INDEX, UNKNOWN, LabelSet, own_or_cityscapes
 from deeplabv3.data.loading import default_num_workers, eval_batches
-from deeplabv3.distributed import is_first, process_group, share_of
+from deeplabv3.distributed import ending_together, is_first, process_group, share_of
 from deeplabv3.evaluation.confusion import no_counts
 from deeplabv3.evaluation.frames import combined, count_frame, why_no_iiou_of
 from deeplabv3.evaluation.predictions import prediction_files, read_prediction, score_files
@@ -49,7 +58,7 @@ def evaluate(config: EvaluateConfig) -> Scores:
         refuse_to_overwrite([*pictures, *([config.out] if config.out else [])])
     with process_group():
         if config.predictions is not None:
-            label_set = read_label_set(config.labels) if config.labels else CITYSCAPES
+            label_set = own_or_cityscapes(config.labels)
             scores = score_files(config.predictions, samples, label_set, num_workers=config.num_workers)
         else:
             device = choose_device(config.inference.device)
@@ -71,13 +80,19 @@ def evaluate(config: EvaluateConfig) -> Scores:
 
 
 def samples_of(config: EvaluateConfig) -> list[Sample]:
-    """The frames that are scored; predictions need no images.
+    """The frames that are scored. Predictions need no images; where there are some, each must have its label.
 
     Raises:
-        DatasetError: There are none, or images lack their labels.
+        DatasetError: There are none, images lack their labels, or predictions could be of two frames.
     """
-    find = find_samples if config.predictions is None else find_labels
-    return find(config.data_dir, config.split)
+    if config.model is not None:
+        samples = find_samples(config.data_dir, config.split)
+        names = result_stems([sample.image_path for sample in samples])  # unique, where folders have equal names
+        return [replace(sample, name=name) for sample, name in zip(samples, names, strict=True)]
+    has_images = (config.data_dir / IMAGES / config.split).is_dir()
+    samples = (find_samples if has_images else find_labels)(config.data_dir, config.split)
+    require_unique_names([sample.image_path for sample in samples])
+    return samples
 
 
 @torch.inference_mode()
@@ -112,12 +127,13 @@ def score_model(
         DatasetError: A frame cannot be read.
     """
     assert inference.is_plain or not with_loss
-    why_no_iiou = why_no_iiou_of(samples) if with_instances else "instances were not asked for"
+    not_now = "instances are not read while training; deeplabv3 report counts them"
+    why_no_iiou = why_no_iiou_of(samples, label_set) if with_instances else not_now
     counts, records = no_counts(label_set), []
     workers = default_num_workers(device.type) if num_workers is None else num_workers
     own, results = share_of(samples), iter(share_of(_results(results_dir, samples)))
     batches = eval_batches(own, label_set, batch_size, instances=not why_no_iiou, num_workers=workers)
-    with Progress("evaluating", len(own)) as progress:
+    with Progress("evaluating", len(own)) as progress, ending_together():
         for batch in batches:
             predictions, losses = _predict(model, batch, label_set, device, inference, with_loss)
             for frame, prediction, loss in zip(batch, predictions, losses, strict=True):
@@ -130,23 +146,24 @@ def score_model(
     return combined(counts, records, label_set, why_no_iiou=why_no_iiou, with_loss=with_loss)
 
 
-def predictions_of(config: EvaluateConfig, samples: Sequence[Sample]) -> tuple[list[Pixels], LabelSet]:
+def predictions_of(config: EvaluateConfig, samples: Sequence[Sample]) -> tuple[Iterator[Pixels], LabelSet]:
     """The predictions of some frames of an evaluation, once more: label ids, uint8 `(H, W)`, and what they mean.
+
+    They are made one after the other, as they are taken.
 
     Raises:
         InputError: A file cannot be used.
     """
     if config.predictions is not None:
-        label_set = read_label_set(config.labels) if config.labels else CITYSCAPES
+        label_set = own_or_cityscapes(config.labels)
         files = prediction_files(config.predictions, samples)
-        paths = [files[sample.name][0] for sample in samples]
-        sizes = [read_labels(sample, label_set).label_ids.shape for sample in samples]
-        return [
-            read_prediction(path.read_bytes(), path, size, label_set) for path, size in zip(paths, sizes, strict=True)
-        ], label_set
+        paths = [(sample, files[sample.name][0]) for sample in samples]
+        return (
+            read_prediction(path.read_bytes(), path, image_size(sample.label_path), label_set) for sample, path in paths
+        ), label_set
     model, label_set = _model_of(config, choose_device(config.inference.device))
     images = (read_image(sample.image_path) for sample in samples)
-    return [label_set.id_of_train_id[predict_image(model, image, config.inference)] for image in images], label_set
+    return (label_set.id_of_train_id[predict_image(model, image, config.inference)] for image in images), label_set
 
 
 def _model_of(config: EvaluateConfig, device: torch.device) -> tuple[DeepLabV3, LabelSet]:

@@ -14,7 +14,7 @@ from deeplabv3.data.labels import LabelSet
 from deeplabv3.distributed import gather, sum_over_processes
 from deeplabv3.errors import DatasetError
 from deeplabv3.evaluation.confusion import Counts, count_pixels
-from deeplabv3.evaluation.instances import InstanceCounts, count_instances, no_instances
+from deeplabv3.evaluation.instances import InstanceCounts, count_instances, mean_pixels, no_instances
 from deeplabv3.evaluation.scores import FrameScore, Scores, frame_score, scores_from
 
 
@@ -94,7 +94,9 @@ def combined(
     )
 
 
-def why_no_iiou_of(samples: Sequence[Sample]) -> str:
+def why_no_iiou_of(samples: Sequence[Sample], label_set: LabelSet) -> str:
     """Why the instance-weighted scores of these frames cannot be had, or "" if they can."""
+    if not mean_pixels(label_set):
+        return f"{label_set.name} has no class whose instances have a known mean size"
     missing = sum(sample.instance_path is None for sample in samples)
     return f"{missing} of {len(samples)} frames have no instanceIds.png" if missing else ""

@@ -30,6 +30,16 @@ MEAN_INSTANCE_PIXELS = {
 }
 """Mean size of an object of each class in Cityscapes, in pixels, as the official script has it."""
 
+
+def mean_pixels(label_set: LabelSet) -> dict[int, float]:
+    """Mean size of an object by label id, for the ids whose class has one; ids that are one class have one size."""
+    names = {
+        row.id: row.name if row.train_id == IGNORE_INDEX else label_set.names[row.train_id] for row in label_set.classes
+    }
+    rows = [row for row in label_set.classes if row.has_instances and names[row.id] in MEAN_INSTANCE_PIXELS]
+    return {row.id: MEAN_INSTANCE_PIXELS[names[row.id]] for row in rows}
+
+
 _FIRST_OBJECT = 1000  # instance ids up to here are those of pixels where no object is told apart
 
 
@@ -47,10 +57,10 @@ def count_instances(instance_ids: InstanceIds, prediction_ids: Pixels, label_set
         label_set: Which ids are of one class, and of one category.
 
     Returns:
-        A row for each object, by instance id.
+        A row for each object of a class that is scored and whose objects are told apart, by instance id.
 
     Raises:
-        DatasetError: An object is of no class of the table, or of one whose objects are not told apart.
+        DatasetError: An object's label id is not in the table.
     """
     objects = np.flatnonzero(instance_ids.ravel() > _FIRST_OBJECT)
     ids = instance_ids.ravel()[objects]
@@ -64,10 +74,10 @@ def count_instances(instance_ids: InstanceIds, prediction_ids: Pixels, label_set
     counts = []
     for instance_id, found_as in zip(present.tolist(), found, strict=True):
         row = rows.get(instance_id // 1000)
-        if row is None or not row.has_instances:
-            what = f"label id {instance_id // 1000}, which {label_set.name} has not" if row is None else f"'{row.name}'"
-            raise DatasetError(f"it holds {instance_id}, an object of {what}; only objects of things are numbered")
-        if row.train_id == IGNORE_INDEX:
+        if row is None:
+            seen = f"it holds {instance_id}, an object of label id {instance_id // 1000}"
+            raise DatasetError(f"{seen}, which {label_set.name} has not")
+        if row.train_id == IGNORE_INDEX or not row.has_instances:
             continue
         as_class = [other.id for other in label_set.classes if other.train_id == row.train_id]
         as_category = [other.id for other in label_set.classes if other.category == row.category]

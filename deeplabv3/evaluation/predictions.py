@@ -14,7 +14,7 @@ from deeplabv3.data.cityscapes import Sample, read_labels
 from deeplabv3.data.images import Pixels, decode_label_values, ranges
 from deeplabv3.data.labels import IGNORE_INDEX, LabelSet
 from deeplabv3.data.loading import read_in_order
-from deeplabv3.distributed import gather, is_first, num_processes, share_of
+from deeplabv3.distributed import ending_together, gather, is_first, num_processes, share_of
 from deeplabv3.errors import DatasetError
 from deeplabv3.evaluation.confusion import Counts, no_counts
 from deeplabv3.evaluation.frames import FrameRecord, combined, count_frame, why_no_iiou_of
@@ -98,13 +98,13 @@ def read_prediction(content: bytes, path: Path, size: tuple[int, ...], label_set
 def looks_like_train_ids(seen: Iterable[int], label_set: LabelSet) -> bool:
     """Whether the values of a map are those of trainIds, and hardly those of label ids.
 
-    That is so if all are trainIds or 255 and one of them is, as a label id, of a class that is never predicted. The
-    void id alone is no sign: some programs write it where they are not sure.
+    That is so if all are trainIds or 255, and either 255 is among them and no label id, or three or more of them are
+    label ids of ignored classes, which hardly any program predicts: in trainIds, sidewalk, building and sky are three.
     """
     values = set(map(int, seen))
-    train_ids = {*range(label_set.num_classes), IGNORE_INDEX}
-    predicted = {row.id for row in label_set.evaluated}
-    return values <= train_ids and bool(values - predicted - {label_set.void_id})
+    ids, predicted = {row.id for row in label_set.classes}, {row.id for row in label_set.evaluated}
+    is_marked = IGNORE_INDEX in values and IGNORE_INDEX not in ids
+    return values <= {*range(label_set.num_classes), IGNORE_INDEX} and (is_marked or len(values - predicted) >= 3)
 
 
 def prediction_files(folder: Path, samples: Iterable[Sample]) -> dict[str, list[Path]]:
@@ -135,13 +135,13 @@ def score_files(
     """
     files = prediction_files(folder, samples)
     faults = count_faults(files)
-    why_no_iiou = why_no_iiou_of(samples)
+    why_no_iiou = why_no_iiou_of(samples, label_set)
     counts, records = no_counts(label_set), []
     workers = max(1, (os.cpu_count() or 1) // num_processes()) if num_workers is None else num_workers
     own = [(sample, files[sample.name][0]) for sample in share_of(samples) if len(files[sample.name]) == 1]
     count = partial(_count_file, label_set=label_set, instances=not why_no_iiou)
     own_faults = []
-    with Progress("scoring", len(own)) as progress:
+    with Progress("scoring", len(own)) as progress, ending_together():
         for outcome in read_in_order(count, own, workers if len(own) > 1 else 0):
             if isinstance(outcome, str):
                 own_faults.append(outcome)
@@ -150,9 +150,10 @@ def score_files(
                 records.append(outcome[1])
             progress.advance()
     faults += gather(own_faults)
-    if faults:
-        head = f"{len(faults)} of {len(samples)} predictions in {folder} cannot be scored"
-        raise DatasetError("\n  ".join([f"{head}:", *faults]) if is_first() else f"{head}; rank 0 lists them")
+    with ending_together():
+        if faults:
+            head = f"{len(faults)} of {len(samples)} predictions in {folder} cannot be scored:"
+            raise DatasetError("\n  ".join([head, *faults]))
     scores = combined(counts, records, label_set, why_no_iiou=why_no_iiou)
     if is_first() and looks_like_train_ids(np.flatnonzero(scores.counts.sum(0)), label_set):
         print(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from deeplabv3.data.labels import IGNORE_INDEX, LabelSet
 from deeplabv3.evaluation.confusion import Counts
-from deeplabv3.evaluation.instances import MEAN_INSTANCE_PIXELS, InstanceCounts
+from deeplabv3.evaluation.instances import InstanceCounts, mean_pixels
 
 Ids = npt.NDArray[np.intp]
 """Label ids that count as one: a class, or all classes of a category."""
@@ -139,9 +139,6 @@ def scores_from(
         loss: Passed through.
     """
     classes, categories, ignored = groups(label_set)
-    has_sizes = any(row.has_instances and row.name in MEAN_INSTANCE_PIXELS for row in label_set.evaluated)
-    if instances is not None and not has_sizes:
-        instances, why_no_iiou = None, f"{label_set.name} has no class whose instances have a known mean size"
     right, total = accuracy(counts, label_set)
     return Scores(
         label_set=label_set,
@@ -205,10 +202,11 @@ def frame_score(name: str, counts: Counts, label_set: LabelSet) -> FrameScore:
 def class_iiou(counts: Counts, instances: InstanceCounts, label_set: LabelSet) -> dict[str, float]:
     """Instance-weighted IoU of each class that has instances; NaN where nothing is labelled or predicted as it."""
     classes, _, ignored = groups(label_set)
+    sizes = mean_pixels(label_set)
     found = {
-        row.name: _weighted(instances, [row.id for row in label_set.classes if row.train_id == train_id], 2, label_set)
-        for train_id, row in enumerate(label_set.evaluated)
-        if row.has_instances and row.name in MEAN_INSTANCE_PIXELS
+        name: _weighted(instances, ids.tolist(), 2, sizes)
+        for name, ids in classes.items()
+        if all(id_ in sizes for id_ in ids.tolist())
     }
     return {
         name: _ratio(*weights, false_positives(counts, classes[name], np.union1d(classes[name], ignored)))
@@ -223,24 +221,25 @@ def category_iiou(counts: Counts, instances: InstanceCounts, label_set: LabelSet
     included, and such predictions elsewhere are false positives.
     """
     _, categories, ignored = groups(label_set)
-    scores = {}
+    sizes, scores = mean_pixels(label_set), {}
     for name, ids in categories.items():
         members = [row for row in label_set.classes if row.category == name]
-        if all(row.has_instances and row.name in MEAN_INSTANCE_PIXELS for row in members):
+        if all(row.id in sizes for row in members):
             columns = np.array([row.id for row in members])
-            weights = _weighted(instances, ids.tolist(), 3, label_set)
+            weights = _weighted(instances, ids.tolist(), 3, sizes)
             scores[name] = _ratio(*weights, false_positives(counts, columns, np.union1d(ids, ignored)))
     return scores
 
 
-def _weighted(instances: InstanceCounts, ids: Sequence[int], column: int, label_set: LabelSet) -> tuple[float, float]:
+def _weighted(
+    instances: InstanceCounts, ids: Sequence[int], column: int, sizes: Mapping[int, float]
+) -> tuple[float, float]:
     """Pixels of the objects of some classes that were found and that were missed, weighted.
 
     The rows are sorted first: a sum of floats depends on its order, and a score must not depend on who counted what.
     """
     rows = instances[np.isin(instances[:, 0], ids)]
     rows = rows[np.lexsort(rows.T)]
-    sizes = {row.id: MEAN_INSTANCE_PIXELS.get(row.name, math.nan) for row in label_set.classes}
     weights = np.array([sizes[id_] for id_ in rows[:, 0].tolist()]) / rows[:, 1]
     return float((rows[:, column] * weights).sum()), float(((rows[:, 1] - rows[:, column]) * weights).sum())
 

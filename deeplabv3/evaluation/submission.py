@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 
 from deeplabv3.config import SubmitConfig
-from deeplabv3.data.cityscapes import find_images, frame_name
+from deeplabv3.data.cityscapes import find_images, frame_name, require_unique_names
 from deeplabv3.data.images import Pixels, image_size, read_image
-from deeplabv3.data.labels import CITYSCAPES, LabelSet, read_label_set
-from deeplabv3.distributed import num_processes
+from deeplabv3.data.labels import CITYSCAPES, LabelSet, own_or_cityscapes
+from deeplabv3.distributed import require_single
 from deeplabv3.errors import DatasetError, InputError
 from deeplabv3.evaluation.predictions import count_faults, files_of_frames, looks_like_train_ids, read_prediction
 from deeplabv3.files import open_whole, refuse_to_overwrite, require_writable
@@ -43,20 +43,26 @@ def submit(config: SubmitConfig) -> int:
         InputError: An image or the checkpoint cannot be used, or the file cannot be written; then nothing is.
     """
     assert config.model is not None
-    if num_processes() > 1:
-        raise InputError(f"submit was started in {num_processes()} processes; it runs in one, so leave torchrun out")
+    require_single("submit")
+    sizes = _sizes(config)
     images = {frame_name(path): path for path in find_images(config.data_dir, config.split)}
     require_writable(config.out.parent)
     if not config.overwrite:
         refuse_to_overwrite([config.out])
     device = choose_device(config.inference.device)
     model, label_set = load_model(config.model, output_stride=config.inference.output_stride)
+    _require_benchmark_classes(config.model, label_set)
     model = place(model, device)
-    with open_whole(config.out) as file, zipfile.ZipFile(file, "w") as archive:
-        for name, path in track(list(images.items()), "predicting"):
-            prediction = predict_image(model, read_image(path), config.inference)
-            content = _png(label_set.id_of_train_id[prediction])
-            archive.writestr(zipfile.ZipInfo(f"{name}_labelIds.png", _DATE), content)  # a PNG is compressed already
+    with open_whole(config.out) as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, path in track(list(images.items()), "predicting"):
+                prediction = predict_image(model, read_image(path), config.inference)
+                content = _png(label_set.id_of_train_id[prediction])
+                archive.writestr(zipfile.ZipInfo(f"{name}_labelIds.png", _DATE), content)  # compressed by the PNG
+        with zipfile.ZipFile(file) as archive:
+            faults = faults_of(archive, sizes, CITYSCAPES)
+        if faults:
+            raise DatasetError("\n  ".join(["the submission would be refused, so it is not written:", *faults]))
     return len(images)
 
 
@@ -70,8 +76,8 @@ def check_submission(config: SubmitConfig) -> int:
         DatasetError: There are faults; all of them are listed.
     """
     assert config.check is not None
-    label_set = read_label_set(config.labels) if config.labels else CITYSCAPES
-    sizes = {frame_name(path): image_size(path) for path in find_images(config.data_dir, config.split)}
+    label_set = own_or_cityscapes(config.labels)
+    sizes = _sizes(config)
     if not config.check.is_file():
         raise DatasetError(f"there is no file {config.check}; give the zip file that is to be checked")
     try:
@@ -84,6 +90,24 @@ def check_submission(config: SubmitConfig) -> int:
         head = f"{config.check} has {many}, measured on the {len(sizes)} frames of {config.split}:"
         raise DatasetError("\n  ".join([head, *faults]))
     return len(sizes)
+
+
+def _sizes(config: SubmitConfig) -> dict[str, tuple[int, int]]:
+    """Height and width of each frame of the split by its name, which no other frame may have."""
+    images = find_images(config.data_dir, config.split)
+    require_unique_names(images)
+    return {frame_name(path): image_size(path) for path in images}
+
+
+def _require_benchmark_classes(model: Path, label_set: LabelSet) -> None:
+    """Refuse a model of other classes than the server's, whose ids would mean something else there."""
+    benchmark = {(row.id, row.name) for row in CITYSCAPES.evaluated}
+    other = next((row for row in label_set.evaluated if (row.id, row.name) not in benchmark), None)
+    if other is not None:
+        raise InputError(
+            f"{model} was trained on {label_set.name}, whose id {other.id} is '{other.name}'; the server takes the "
+            "classes of Cityscapes"
+        )
 
 
 def faults_of(archive: zipfile.ZipFile, sizes: Mapping[str, tuple[int, int]], label_set: LabelSet) -> list[str]:
@@ -110,12 +134,15 @@ def _fault_of(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, size: tuple[int, int], label_set: LabelSet
 ) -> str:
     """What is wrong with one PNG, or ""."""
-    if member.file_size > MAX_MEMBER_BYTES:
-        return f"{path} has {member.file_size:,} bytes unpacked; a label map has less than {MAX_MEMBER_BYTES:,}"
     try:
-        values = read_prediction(archive.read(member), path, size, label_set)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        with archive.open(member) as file:
+            content = file.read(MAX_MEMBER_BYTES + 1)  # whatever the directory of the zip file claims
+    except Exception as error:  # every compression has its own kinds
         return f"{path} cannot be unpacked: {error}"
+    if len(content) > MAX_MEMBER_BYTES:
+        return f"{path} has over {MAX_MEMBER_BYTES:,} bytes unpacked; a label map has less"
+    try:
+        values = read_prediction(content, path, size, label_set)
     except DatasetError as error:
         return str(error)
     if looks_like_train_ids(np.unique(values), label_set):

@@ -109,6 +109,8 @@ class DeepLabV3(nn.Module):
     def _upsampled(self, logits: Tensor, image: Tensor) -> Tensor:
         if logits.dtype.itemsize < 4:  # under autocast: interpolation and softmax need more than 8 bits of mantissa
             logits = logits.float()
+        # One plane a class: the loss runs over classes twice as fast, and the bits are those of `upsampled_argmax`.
+        logits = logits.contiguous()
         return F.interpolate(
             logits, image.shape[-2:], mode="bilinear", align_corners=self.config.align_corners
         )  # (N, K, H, W)

@@ -14,6 +14,7 @@ from torch import Tensor
 from deeplabv3.config import InferenceConfig, PredictConfig
 from deeplabv3.data.images import Pixels, read_image
 from deeplabv3.data.labels import LabelSet
+from deeplabv3.distributed import require_single
 from deeplabv3.errors import DatasetError
 from deeplabv3.files import refuse_to_overwrite, require_writable
 from deeplabv3.model.deeplab import DeepLabV3
@@ -148,6 +149,7 @@ def predict(config: PredictConfig) -> list[Path]:
         InputError: An input, the checkpoint or the output folder cannot be used; nothing was overwritten. Where an
             image is broken, all others are written first.
     """
+    require_single("predict")
     device = choose_device(config.inference.device)
     images = find_images(config.inputs, leave_out=[config.out / kind for kind in KINDS])
     results = [Results(config.out, stem) for stem in result_stems(images)]

@@ -88,13 +88,14 @@ def write_page(
     Raises:
         OutputError: A file cannot be written.
     """
+    older = pictures_in(folder) if (folder / PAGE).is_file() else []  # else they are pictures of something else
     articles: dict[str, str] = {}  # of each frame, by the name of its picture
     for number, frame in enumerate(worst, start=1):
         name = f"worst_{number}_{_STRANGE.sub('_', frame.score.name)[:_NAME_LENGTH]}.png"
         save_picture(folder / name, strip(frame, scores.label_set))
         articles[name] = frame_article(frame, scores.label_set)
     pictures = [*_write_charts(folder, scores, history), *articles]
-    for path in pictures_in(folder):
+    for path in older:
         if path.name not in pictures:
             path.unlink()
     sections = [

@@ -6,13 +6,15 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from deeplabv3.data.images import Pixels
+from deeplabv3.data.images import Pixels, read_image
 from deeplabv3.data.labels import IGNORE_INDEX, UNKNOWN, LabelSet
+from deeplabv3.errors import DatasetError
 from deeplabv3.evaluation.scores import FrameScore
 from deeplabv3.prediction.render import BACKGROUND, FONT_PIXELS, INK, colorize, with_entries
 from deeplabv3.report.markup import percents, printable
@@ -68,9 +70,17 @@ def lowest(frames: Sequence[FrameScore], number: int) -> list[int]:
     return sorted(scored, key=lambda place: (frames[place].miou, place))[:number]
 
 
-def grey_image(label_ids: Pixels) -> Pixels:
-    """What stands for the image of a label `(H, W)` where there is none: grey, RGB uint8 `(H, W, 3)`."""
-    return np.full((*label_ids.shape, 3), 128, np.uint8)
+def image_or_grey(path: Path, label_ids: Pixels) -> Pixels:
+    """A frame's image, RGB uint8 `(H, W, 3)`; grey where it cannot be read or does not fit its label.
+
+    A page must not fail for want of a picture: what it is about was counted before.
+    """
+    try:
+        image = read_image(path)
+    except DatasetError:
+        image = None
+    fits = image is not None and image.shape[:2] == label_ids.shape
+    return image if image is not None and fits else np.full((*label_ids.shape, 3), 128, np.uint8)
 
 
 def panels_of(frame: ShownFrame, label_set: LabelSet, longest: int, at_least: int = 1) -> Panels:

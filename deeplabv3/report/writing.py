@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from deeplabv3.config import ReportConfig, TrainConfig
 from deeplabv3.data.cityscapes import read_labels
-from deeplabv3.data.images import read_image
 from deeplabv3.distributed import is_first
 from deeplabv3.evaluation.evaluate import evaluate, predictions_of, samples_of
 from deeplabv3.evaluation.scores import Scores
@@ -15,7 +14,7 @@ from deeplabv3.files import refuse_to_overwrite, require_writable
 from deeplabv3.model.load import open_checkpoint
 from deeplabv3.records import default_record, to_record, to_words
 from deeplabv3.report.page import PAGE, Options, pictures_in, write_page
-from deeplabv3.report.worst import ShownFrame, grey_image, lowest
+from deeplabv3.report.worst import ShownFrame, image_or_grey, lowest
 
 
 def write_report(config: ReportConfig) -> Scores:
@@ -62,5 +61,4 @@ def _worst(config: ReportConfig, scores: Scores) -> Iterator[ShownFrame]:
     for place, sample, prediction in zip(places, samples, predictions, strict=True):
         label_ids = read_labels(sample, label_set).label_ids
         # Predictions of other programs are scored without images; then there is none to show.
-        image = read_image(sample.image_path) if sample.image_path.is_file() else grey_image(label_ids)
-        yield ShownFrame(scores.frames[place], image, label_ids, prediction)
+        yield ShownFrame(scores.frames[place], image_or_grey(sample.image_path, label_ids), label_ids, prediction)

@@ -10,8 +10,9 @@ import torch
 
 from deeplabv3.config import InferenceConfig, TrainConfig
 from deeplabv3.data.cityscapes import Sample, check_sizes, find_samples
-from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX, LabelSet, read_label_set
+from deeplabv3.data.labels import IGNORE_INDEX, LabelSet, own_or_cityscapes
 from deeplabv3.data.loading import Batch, batch_keys, train_batches
+from deeplabv3.distributed import require_single
 from deeplabv3.errors import DatasetError, InputError, NonFiniteError
 from deeplabv3.evaluation.evaluate import score_model
 from deeplabv3.evaluation.scores import Scores, number
@@ -20,6 +21,7 @@ from deeplabv3.model.checkpoint import encode_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import autocast, choose_device, place
 from deeplabv3.progress import Progress
+from deeplabv3.report.page import PAGE
 from deeplabv3.report.tables import percent
 from deeplabv3.training.beginning import checkpoint_to_resume, completed, load_initial_weights
 from deeplabv3.training.losses import AUXILIARY_WEIGHT, cross_entropy
@@ -56,7 +58,8 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     """
     # 1. Set up: everything that can be wrong is found out before anything is written.
     device = choose_device(config.device)
-    label_set = (read_label_set(config.labels) if config.labels else CITYSCAPES).without(config.ignored_classes)
+    require_single("training")
+    label_set = own_or_cityscapes(config.labels).without(config.ignored_classes)
     train_samples, val_samples = find_samples(config.data_dir, "train"), find_samples(config.data_dir, "val")
     check_sizes([*train_samples, *val_samples])
     config = completed(config, label_set, device)
@@ -142,7 +145,8 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
 
     # 5. Record: once more at the end, for a run that was killed between its last checkpoint and its log.
     write_history(position.history, paths, paths.plots(epochs))
-    if config.report and scores is not None:
+    if config.report and (scores is not None or not (paths.report_dir / PAGE).exists()):
+        scores = scores or validate(model, val_samples, label_set, config, device)  # resumed when it was finished
         write_run_page(paths.report_dir, model, scores, position.history, config, label_set, val_samples)
     return position.history
 

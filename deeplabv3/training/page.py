@@ -46,7 +46,15 @@ def write_run_page(
     """
     # What follows from the data set, the machine or a resumption is not typed, and a new run needs a new folder.
     model_config = replace(config.model, num_classes=ModelConfig().num_classes)
-    typed = replace(config, model=model_config, num_workers=None, resume=False, run_dir=Path("NEW_RUN"))
+    typed = replace(
+        config,
+        model=model_config,
+        num_workers=None,
+        resume=False,
+        run_dir=Path("NEW_RUN"),
+        checkpoint_dir=None,
+        losses_dir=None,
+    )
     write_page(
         folder,
         scores,

@@ -21,7 +21,7 @@ from deeplabv3.model.checkpoint import SUFFIX, Checkpoint, load_weights
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.records import to_record
 from deeplabv3.report.curves import History, plot_losses, write_log, write_losses
-from deeplabv3.report.page import PAGE
+from deeplabv3.report.page import PAGE, pictures_in
 from deeplabv3.training.schedule import num_epochs, phase_of_epoch
 
 PLACES = ("data_dir", "run_dir", "checkpoint_dir", "losses_dir")
@@ -96,7 +96,8 @@ class RunPaths:
         """The files that the run would write and that are there already."""
         epochs = range(1, num_epochs(self._options.phases) + 1)
         later = [path for epoch in epochs for path in (self.kept(epoch), *self.plots(epoch))]
-        files = (self.last, self.best, self.config, self.log, self.losses, self.report_dir / PAGE, *later)
+        pages = (self.report_dir / PAGE, *pictures_in(self.report_dir))
+        files = (self.last, self.best, self.config, self.log, self.losses, *pages, *later)
         return [path for path in files if path.exists()]
 
 

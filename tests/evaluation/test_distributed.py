@@ -1,6 +1,8 @@
 """Several processes, as torchrun starts them, score as one does."""
 
+import functools
 import json
+import shutil
 import subprocess
 import sys
 
@@ -43,38 +45,38 @@ def folders(tmp_path_factory):
     return root
 
 
-def scored(folders, processes):
-    """What each process saw."""
-    out = folders / f"by {processes}"
-    out.mkdir()
-    data = [folders / str(size) for size in SIZES]
-    result = torchrun(processes, "-m", "tests.evaluation.sharded", folders / "net.safetensors", out, *data)
-    assert result.returncode == 0, result.stderr
-    return [json.loads((out / f"{rank}.json").read_text()) for rank in range(processes)]
-
-
 @pytest.fixture(scope="module")
-def by_one(folders):
-    return scored(folders, 1)[0]
+def scored(folders):
+    """What each of a number of processes saw."""
+
+    @functools.cache
+    def by(processes):
+        out = folders / f"by {processes}"
+        out.mkdir()
+        data = [folders / str(size) for size in SIZES]
+        result = torchrun(processes, "-m", "tests.evaluation.sharded", folders / "net.safetensors", out, *data)
+        assert result.returncode == 0, result.stderr
+        return [json.loads((out / f"{rank}.json").read_text()) for rank in range(processes)]
+
+    return by
 
 
 @pytest.mark.parametrize("processes", [2, 3, 4])
-def test_scores_are_those_of_one_process(folders, by_one, processes):
-    for process in scored(folders, processes):
-        for split, expected in by_one.items():
+def test_scores_are_those_of_one_process(scored, processes):
+    for process in scored(processes):
+        for split, expected in scored(1)[0].items():
             assert process[split]["scores"] == expected["scores"], split
 
 
 @pytest.mark.parametrize("processes", [2, 3, 4])
-def test_each_frame_is_scored_once(folders, processes):
-    out = folders / f"by {processes}"
-    shares = [json.loads((out / f"{rank}.json").read_text()) for rank in range(processes)]
+def test_each_frame_is_scored_once(scored, folders, processes):
     for size in SIZES:
-        names = [name for share in shares for name in share[f"{size} 0"]["names"]]
+        names = [name for share in scored(processes) for name in share[f"{size} 0"]["names"]]
         assert sorted(names) == [sample.name for sample in find_samples(folders / str(size), "val")]
 
 
-def test_matrix_sums_to_all_pixels(by_one):
+def test_matrix_sums_to_all_pixels(scored):
+    by_one = scored(1)[0]
     for size in SIZES:
         assert np.sum(by_one[f"{size} 0"]["scores"]["confMatrix"]) == size * 64 * 96
     assert by_one["5 0"] == by_one["5 2"]
@@ -102,8 +104,44 @@ def test_faults_of_all_processes_are_listed_once(folders, tmp_path):
         assert result.stderr.count(f"{sample.name}.png {size}") == 1
 
 
+def test_broken_frame_ends_all_processes_with_one_message(folders, tmp_path):
+    shutil.copytree(folders / "3", tmp_path / "d")
+    find_samples(tmp_path / "d", "val")[1].image_path.write_bytes(b"broken")
+    words = ["evaluate", tmp_path / "d", "--model", folders / "net.safetensors"]
+    result = torchrun(2, "-m", "deeplabv3", *words)
+    assert result.returncode != 0
+    assert result.stderr.count("cannot be read") == 1
+    assert "Connection closed" not in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["train", "predict"])
+def test_what_is_not_shared_runs_in_one_process(folders, tmp_path, verb):
+    words = {
+        "train": [folders / "3", tmp_path / "r"],
+        "predict": [folders / "3", "--model", folders / "net.safetensors"],
+    }
+    result = torchrun(2, "-m", "deeplabv3", verb, *words[verb])
+    assert result.stderr.count("was started in 2 processes; it runs in one, so leave torchrun out") == 1
+
+
+TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+
+
+@pytest.mark.parametrize("missing", TORCHRUN)
+@pytest.mark.parametrize("value", [None, ""])
+def test_half_an_environment_is_a_single_process(monkeypatch, missing, value):
+    for name, number in TORCHRUN.items():
+        monkeypatch.setenv(name, number if name != "RANK" else "1")
+    if value is None or missing == "MASTER_ADDR":
+        monkeypatch.delenv(missing)
+    else:
+        monkeypatch.setenv(missing, value)
+    assert (distributed.rank(), distributed.num_processes()) == (0, 1)
+
+
 def test_shares_are_dealt_out_whole(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "3")
+    for name, number in TORCHRUN.items():
+        monkeypatch.setenv(name, number)
     shares = []
     for rank in range(3):
         monkeypatch.setenv("RANK", str(rank))

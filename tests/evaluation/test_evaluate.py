@@ -1,9 +1,11 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from deeplabv3.config import EvaluateConfig, InferenceConfig
 from deeplabv3.data.cityscapes import find_samples, read_frame, read_sample
@@ -62,6 +64,37 @@ def test_another_output_stride_has_its_effect(config):
     assert (
         evaluate(config).counts != evaluate(replace(config, inference=InferenceConfig(output_stride=8))).counts
     ).any()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"scales": (0.5,)}, {"flip": True}, {"tile_size": (32, 32)}, {"precision": "bfloat16"}],
+    ids=["scales", "flip", "tile_size", "precision"],
+)
+def test_option_of_inference_has_its_effect(config, options):
+    inference = InferenceConfig(device="cpu", **options)
+    assert (evaluate(config).counts != evaluate(replace(config, inference=inference)).counts).any()
+
+
+def test_labels_and_instance_ids_must_fit_before_anything_is_scored(config, tmp_path):
+    shutil.copytree(config.data_dir, tmp_path / "d")
+    path = find_samples(tmp_path / "d", "val")[2].instance_path
+    Image.new("I;16", (5, 4)).save(path)
+    with pytest.raises(DatasetError, match="instanceIds.png is 4x5 and its label 64x96"):
+        evaluate(replace(config, data_dir=tmp_path / "d", model=tmp_path / "none"))
+    Image.new("RGB", (96, 64)).save(path)
+    with pytest.raises(DatasetError, match="has mode RGB; instance ids are a single-channel 16-bit PNG"):
+        evaluate(replace(config, data_dir=tmp_path / "d"))
+
+
+def test_frames_of_one_name_are_told_apart_by_their_folders(config, tmp_path):
+    shutil.copytree(config.data_dir, tmp_path / "d")
+    for kind in ("leftImg8bit", "gtFine"):
+        city = next((tmp_path / "d" / kind / "val").iterdir())
+        shutil.copytree(city, city.parent / "other")
+    assert len(evaluate(replace(config, data_dir=tmp_path / "d")).to_json()["perImageScores"]) == 6
+    with pytest.raises(DatasetError, match="are frames of one name"):
+        evaluate(EvaluateConfig(data_dir=tmp_path / "d", predictions=tmp_path))
 
 
 def test_scores_as_json(config, tmp_path):

@@ -1,6 +1,8 @@
 """Predictions that another program wrote."""
 
 import shutil
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,8 +77,8 @@ def test_missing_instance_ids_are_said_and_not_scored_as_0(config, tmp_path):
     assert scores.to_json()["averageScoreInstClasses"] is None
 
 
-def spoil_all(folder):
-    """One fault of each kind in three predictions more than there are, and what each is called."""
+def spoilt():
+    """A map with a fault of each kind, by what is said of it."""
     label = np.full((64, 96), 7, np.uint8)
     return {
         "mode RGB": np.zeros((64, 96, 3), np.uint8),
@@ -89,10 +91,10 @@ def spoil_all(folder):
     }
 
 
-@pytest.mark.parametrize("fault", spoil_all(None))
+@pytest.mark.parametrize("fault", spoilt())
 def test_spoilt_file_is_named_with_its_reason(config, fault):
     path = files_in(config.predictions)[1]
-    Image.fromarray(spoil_all(None)[fault]).save(path)
+    Image.fromarray(spoilt()[fault]).save(path)
     with pytest.raises(DatasetError) as caught:
         evaluate(config)
     assert "1 of 3 predictions" in str(caught.value)
@@ -140,6 +142,34 @@ def test_no_labels(config, tmp_path):
         evaluate(replace(config, data_dir=tmp_path))
 
 
+def test_labels_of_a_file_have_their_effect(config, tmp_path):
+    rows = "\n".join(f"  - {{name: '{row.name}', id: {row.id}, color: [0, 0, 0]}}" for row in CITYSCAPES.evaluated[:2])
+    ignored = [row.id for row in CITYSCAPES.classes if row.id not in (7, 8)]
+    (tmp_path / "own.yaml").write_text(f"classes:\n{rows}\nignored_ids: {ignored}\n")
+    scores = evaluate(replace(config, labels=tmp_path / "own.yaml"))
+    assert list(scores.class_iou) == ["road", "sidewalk"]
+    assert "own has no class whose instances have a known mean size" in scores.why_no_iiou
+
+
+def test_image_without_a_label_is_said(config, tmp_path):
+    shutil.copytree(config.data_dir, tmp_path / "d")
+    find_samples(tmp_path / "d", "val")[0].label_path.unlink()
+    with pytest.raises(DatasetError, match="has no label"):
+        evaluate(replace(config, data_dir=tmp_path / "d"))
+
+
+def test_four_bits_a_pixel_are_not_spread_out(config):
+    path = files_in(config.predictions)[0]
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", 96, 64, 4, 0, 0, 0, 0)
+    idat = b"IDAT" + zlib.compress(b"\0" * 64 * 49)
+    chunks = [
+        struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) for body in (ihdr, idat, b"IEND")
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    with pytest.raises(DatasetError, match="has 4 bits a pixel; a label is a single-channel 8-bit PNG"):
+        evaluate(config)
+
+
 def test_missing_folder(config, tmp_path):
     with pytest.raises(DatasetError, match="there is no folder .*none; give the one that holds the predictions"):
         evaluate(replace(config, predictions=tmp_path / "none"))
@@ -159,7 +189,7 @@ def test_file_belongs_to_the_longest_name_that_it_begins_with():
         ([0, 1, 2, 8, 10, 13, 255], True),  # a street scene in trainIds
         ([7, 8, 11, 21, 23, 26], False),  # the same in label ids
         ([0, 7, 8, 11], False),  # label ids with pixels that were left unlabeled
-        ([7, 8, 11], False),
+        ([7, 8, 9, 11], False),  # somebody predicts parking
         ([255], True),
     ],
 )
@@ -169,7 +199,7 @@ def test_train_ids_are_recognised(seen, expected):
 
 def test_maps_of_train_ids_only_are_noted(config, capsys):
     for path in files_in(config.predictions):
-        Image.fromarray(np.full((64, 96), 2, np.uint8)).save(path)
+        Image.fromarray(np.array([[0, 1, 2, 10]] * 64 * 24, np.uint8).reshape(64, 96)).save(path)
     evaluate(config)
     assert "look like trainIds" in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ from deeplabv3.data.labels import CITYSCAPES, LabelSet
 from deeplabv3.data.streets import write_streets
 from deeplabv3.errors import DatasetError, InputError
 from deeplabv3.evaluation.confusion import count_pixels, no_counts
-from deeplabv3.evaluation.frames import combined, count_frame
+from deeplabv3.evaluation.frames import combined, count_frame, why_no_iiou_of
 from deeplabv3.evaluation.instances import MEAN_INSTANCE_PIXELS, count_instances
 from deeplabv3.evaluation.scores import scores_from
 from tests.conftest import REPOSITORY
@@ -194,10 +194,33 @@ def test_order_of_the_objects_does_not_change_a_bit(rng):
     assert len({result.mean_class_iiou for result in results}) == 1
 
 
-@pytest.mark.parametrize(("value", "what"), [(7001, "'road'"), (40001, "label id 40, which cityscapes has not")])
-def test_object_of_no_thing_is_refused(value, what):
-    with pytest.raises(DatasetError, match=f"it holds {value}, an object of {what}"):
-        count_instances(np.full((1, 1), value, np.uint16), np.zeros((1, 1), np.uint8), CITYSCAPES)
+def test_object_outside_the_table_is_refused():
+    with pytest.raises(DatasetError, match="it holds 40001, an object of label id 40, which cityscapes has not"):
+        count_instances(np.full((1, 1), 40001, np.uint16), np.zeros((1, 1), np.uint8), CITYSCAPES)
+
+
+@pytest.mark.parametrize("value", [5001, 7001, 29001])
+def test_objects_that_are_not_scored_are_left_out(value):
+    assert len(count_instances(np.full((1, 1), value, np.uint16), np.zeros((1, 1), np.uint8), CITYSCAPES)) == 0
+
+
+def test_ids_of_one_class_have_its_mean_size():
+    rows = [("car", 26, 0), ("van", 27, 0)]
+    table = [
+        {"name": name, "id": id_, "train_id": train_id, "color": [0, 0, 0], "has_instances": True}
+        for name, id_, train_id in rows
+    ]
+    own = LabelSet.from_dict({"name": "own", "classes": table, "ignored_ids": [0]})
+    instance = np.array([[26000, 27000]], np.uint16)
+    frame, guess = Labelled("a", np.array([[26, 27]], np.uint8), instance), np.array([[26, 26]], np.uint8)
+    counts, record = count_frame(frame, guess, own)
+    assert combined(counts, [record], own).class_iiou == {"car": 1}
+
+
+def test_counts_of_a_frame_are_in_the_json():
+    label, guess = np.array([[7, 7, 8, 0]], np.uint8), np.array([[7, 8, 8, 8]], np.uint8)
+    frame = ours([(label, guess, None)]).to_json()["perImageScores"]["0"]
+    assert (frame["nbNotIgnoredPixels"], frame["nbCorrectPixels"], frame["averageScoreClasses"]) == (3, 2, 0.5)
 
 
 def test_ids_of_one_train_id_are_one_class():
@@ -212,8 +235,8 @@ def test_ids_of_one_train_id_are_one_class():
     scores = combined(counts, [record], yard)
     assert scores.class_iou == {"grass": 2 / 3, "path": 0}
     assert scores.category_iou == {"green": 2 / 3, "flat": 0}
-    assert (scores.class_iiou, scores.mean_class_iiou) == (None, None)
-    assert "no class whose instances" in scores.why_no_iiou
+    assert scores.class_iiou == {}
+    assert why_no_iiou_of([], yard) == "yard has no class whose instances have a known mean size"
 
 
 @pytest.mark.parametrize(("label", "prediction", "what"), [(0, 34, "prediction"), (34, 0, "label")])

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deeplabv3 import distributed
 from deeplabv3.config import InferenceConfig, SubmitConfig
 from deeplabv3.data.cityscapes import find_samples, read_labels
 from deeplabv3.data.images import read_image
-from deeplabv3.data.labels import CITYSCAPES
+from deeplabv3.data.labels import CITYSCAPES, LabelSet
 from deeplabv3.errors import DatasetError, InputError, OutputError
 from deeplabv3.evaluation.submission import MAX_MEMBER_BYTES, check_submission, submit
 from deeplabv3.model.checkpoint import write_checkpoint
@@ -59,13 +60,13 @@ def faults(config, members):
         for name, content in members:
             archive.writestr(name, content)
     with pytest.raises(DatasetError) as caught:
-        check_submission(replace(config, model=None, check=path))
+        check_submission(replace(config, model=None, inference=InferenceConfig(), check=path))
     return str(caught.value).splitlines()[1:]
 
 
 def test_submission_holds_each_frame_and_passes_the_check(config):
     assert submit(config) == 3
-    assert check_submission(replace(config, model=None, check=config.out)) == 3
+    assert check_submission(replace(config, model=None, inference=InferenceConfig(), check=config.out)) == 3
     model, labels = load_model(config.model)
     with zipfile.ZipFile(config.out) as archive:
         for path in sorted((config.data_dir / "leftImg8bit" / "test").rglob("*.png")):
@@ -87,7 +88,7 @@ def test_folders_and_other_files_do_not_matter(config, maps):
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in [*members, ("readme.txt", b"hello"), (f"__MACOSX/._{next(iter(maps))}", b"junk")]:
             archive.writestr(name, content)
-    assert check_submission(replace(config, model=None, check=path)) == 3
+    assert check_submission(replace(config, model=None, inference=InferenceConfig(), check=path)) == 3
 
 
 def spoilt(maps):
@@ -127,33 +128,36 @@ def test_one_name_twice_is_a_duplicate(config, maps):
     assert "given 2 times" in line
 
 
-def test_damaged_member_is_listed(config, maps):
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_member_is_listed(config, maps, kind):
     path = config.out
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", kind) as archive:
         for name, content in maps.items():
             archive.writestr(name, content)
     content = bytearray(path.read_bytes())
-    content[60] ^= 1  # within the first PNG
+    content[80:90] = bytes(10)  # within the first PNG
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match="has 1 fault.*\n.*cannot be unpacked: Bad CRC-32"):
-        check_submission(replace(config, model=None, check=path))
+    with pytest.raises(DatasetError, match="has 1 fault.*\n.*cannot be unpacked: "):
+        check_submission(replace(config, model=None, inference=InferenceConfig(), check=path))
 
 
-def test_huge_member_is_not_unpacked(config, maps, monkeypatch):
+def test_huge_member_is_not_unpacked(config, maps):
     path = config.out
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in maps.items():
             archive.writestr(name, content + bytes(MAX_MEMBER_BYTES))
-    monkeypatch.setattr(zipfile.ZipFile, "read", None)
+    for info in (lying := zipfile.ZipFile(path)).infolist():  # the directory may claim less
+        assert info.file_size > MAX_MEMBER_BYTES
+    lying.close()
     with pytest.raises(DatasetError, match="has 3 faults(.*\n.*bytes unpacked; a label map has less){3}"):
-        check_submission(replace(config, model=None, check=path))
+        check_submission(replace(config, model=None, inference=InferenceConfig(), check=path))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04"])
 def test_file_that_is_no_zip(config, content):
     config.out.write_bytes(content)
     with pytest.raises(DatasetError, match="is not a sound zip file"):
-        check_submission(replace(config, model=None, check=config.out))
+        check_submission(replace(config, model=None, inference=InferenceConfig(), check=config.out))
 
 
 def test_submission_is_not_overwritten_unasked(config):
@@ -172,9 +176,31 @@ def test_broken_image_leaves_no_file(config):
 
 
 def test_several_processes_are_refused(config, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "num_processes", lambda: 2)
     with pytest.raises(InputError, match="started in 2 processes; it runs in one"):
         submit(config)
+
+
+def test_model_of_other_classes_is_refused(config, tiny_config):
+    rows = [{"name": f"thing {index}", "id": index, "color": [0, 0, 0]} for index in range(19)]
+    tensors = {f"model/{name}": value for name, value in DeepLabV3(tiny_config).state_dict().items()}
+    labels = LabelSet.from_dict({"name": "own", "classes": rows}).to_dict()
+    write_checkpoint(config.model, tensors, {"model": to_record(tiny_config), "labels": labels})
+    with pytest.raises(InputError, match="was trained on own, whose id 0 is 'thing 0'; the server takes"):
+        submit(config)
+
+
+def test_frames_of_one_name_are_refused(config):
+    image = next((config.data_dir / "leftImg8bit").rglob("*.png"))
+    (image.parent.parent / "other").mkdir()
+    shutil.copy(image, image.parent.parent / "other")
+    with pytest.raises(DatasetError, match="are frames of one name, so their predictions cannot be told apart"):
+        submit(config)
+
+
+def test_options_of_inference_are_not_for_a_check(config):
+    with pytest.raises(InputError, match="need --model; a check changes nothing"):
+        replace(config, model=None, check=config.out, inference=InferenceConfig(flip=True))
 
 
 def test_nothing_to_do_is_said(config):

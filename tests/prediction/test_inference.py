@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from deeplabv3.config import InferenceConfig
 from deeplabv3.errors import InputError
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.device import place
 from deeplabv3.prediction.predictor import mean_probabilities, predict_batch, predict_image, tile_starts
 
 
@@ -33,6 +34,16 @@ def test_whole_frame_is_the_argmax_of_the_logits(model, image):
     with torch.no_grad():
         expected = model(image).argmax(1)
     assert torch.equal(predict_batch(model, image), expected.to(torch.uint8))
+
+
+def test_whole_frame_is_the_argmax_of_a_placed_model_to_the_bit(tiny_config):
+    """Channels-last weights make channels-last logits, for which interpolation has another kernel."""
+    torch.manual_seed(1)
+    model = place(DeepLabV3(tiny_config).eval(), torch.device("cpu"))
+    model.classifier.weight.data.mul_(1e-6)  # classes so close to each other that the last bit decides
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 512, 768), dtype=np.uint8))
+    with torch.no_grad():
+        assert torch.equal(predict_batch(model, image), model(image).argmax(1).to(torch.uint8))
 
 
 def test_flip_averages_with_the_mirror_image(model, image):

@@ -90,6 +90,10 @@ def test_pictures_of_an_older_page_are_removed_and_others_left(tmp_path, monkeyp
     for name in ("worst_7_x.png", "worst_of_all.png", "losses.png", "mine.png"):
         (tmp_path / name).touch()
     write_page(tmp_path, scores_of(frame_of([[3]], [[3]])), title="new")
+    assert {"losses.png", "worst_7_x.png"} <= {
+        path.name for path in tmp_path.iterdir()
+    }  # there was no page they were of
+    write_page(tmp_path, scores_of(frame_of([[3]], [[3]])), title="newer")
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"index.html", "classes.png", "confusion.png", "worst_of_all.png", "mine.png"}
 

@@ -148,6 +148,14 @@ def test_finished_run_has_a_page(train_config):
     assert (train_config.run_dir / "report" / "losses.png").exists()
 
 
+def test_page_that_is_missing_is_written_by_resuming(train_config):
+    config = replace(train_config, phases=train_config.phases[1:], report=True)
+    train(config)
+    shutil.rmtree(train_config.run_dir / "report")
+    train(replace(config, resume=True))
+    assert (train_config.run_dir / "report" / "index.html").exists()
+
+
 def test_page_of_another_run_is_not_overwritten(train_config):
     page = train_config.run_dir / "report" / "index.html"
     page.parent.mkdir(parents=True)
