@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.model.checkpoint import differences
 from deeplabv3.model.download import cache_dir, download, verified
+from deeplabv3.model.foreign import read_foreign
 from deeplabv3.model.mobilenet import MobileNetV3
 from deeplabv3.model.resnet import ResNet
 
@@ -66,21 +66,12 @@ def backbone_file(backbone: str, weights: str) -> Path:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a file of weights, `.safetensors` or a torch file of plain tensors; no code in it is run.
+    """Read a file of weights, `.safetensors` or what torch.save wrote; no code in it is run.
 
     Raises:
         CheckpointError: It cannot be read or holds something else.
     """
-    try:
-        if path.suffix == ".safetensors":
-            return dict(safetensors.torch.load_file(path))
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises ten kinds for damaged files
-        detail = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} cannot be read as weights ({detail}); fetch it again") from error
-    if not isinstance(values, dict) or not all(isinstance(value, Tensor) for value in values.values()):
-        raise CheckpointError(f"{path} holds something else than named tensors; give ImageNet weights of a ResNet")
-    return values
+    return read_foreign(path).tensors
 
 
 def load_backbone(backbone: ResNet | MobileNetV3, path: Path) -> None:

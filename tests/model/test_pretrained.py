@@ -9,14 +9,21 @@ import torch
 
 from deeplabv3.config import BACKBONES, ModelConfig
 from deeplabv3.errors import CheckpointError, InputError
-from deeplabv3.model import pretrained
+from deeplabv3.model import foreign, pretrained
 from deeplabv3.model.download import cache_dir, download
 from deeplabv3.model.mobilenet import MobileNetV3
 from deeplabv3.model.pretrained import FILES, backbone_file, load_backbone
 from deeplabv3.model.resnet import ResNet
+from deeplabv3.model.unpickling.convert import convert
 from tests.model import peers
 
 CONFIG = ModelConfig(backbone="resnet18", width=16)
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch):
+    """Files are unpickled in this process, which is faster; test_hostile.py does it as users do."""
+    monkeypatch.setattr(foreign, "unpickle", convert)
 
 
 @pytest.fixture
