@@ -60,8 +60,7 @@ def legacy(pickled: bytes, keys=("0",), values: bytes = struct.pack("<q", 4) + F
 
 
 def saved(value, **options) -> bytes:
-    file = io.BytesIO()
-    torch.save(value, file, **options)
+    torch.save(value, file := io.BytesIO(), **options)
     return file.getvalue()
 
 
@@ -232,6 +231,7 @@ def tensors() -> dict[str, bytes]:
         "legacy_storage_bomb": legacy(state(LEGACY_TENSOR.replace(b"K\x04N", BILLIONS + b"N"))),
         "legacy_grown_storage": legacy(state(LEGACY_TENSOR.replace(b"K\x04\x85", MILLION + b"\x85")), (), b""),
         "legacy_values_left_out": legacy(state(LEGACY_TENSOR), ()),
+        "legacy_keys_of_no_effect": legacy(state(LEGACY_TENSOR)).replace(b"X\x01\0\0\x000q\1a.", b"X\x01\0\0\x000]."),
         "legacy_trailing_bytes": legacy(state(LEGACY_TENSOR)) + b"more",
         "legacy_cut": legacy(state(LEGACY_TENSOR))[:-3],
         "legacy_cut_in_the_pickle": legacy(state(LEGACY_TENSOR))[:150],

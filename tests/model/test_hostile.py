@@ -43,7 +43,7 @@ EXPECTED = {
         "bare_pickle_protocol_2 bare_pickle_protocol_4 program_in_the_magic_number"
     ),
     "asks for names of Python's outside its weights": "program_in_the_system_info",
-    "has no list of its storages": "program_in_the_keys",
+    "has no list of its storages": "program_in_the_keys legacy_keys_of_no_effect",
     "is a whole pickled model": "whole_model whole_model_legacy",
     "is cut off or damaged": ("huge_text no_pickle no_stop legacy_cut_in_the_pickle"),
     "is cut off after": "zip_cut_at_the_end zip_cut_in_half half_a_download",

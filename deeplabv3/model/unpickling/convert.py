@@ -85,10 +85,10 @@ def read(file: BinaryIO, size: int) -> Any:
     Raises:
         Refused: It is something else, is damaged, or wants more than values.
     """
-    layout = inspect(file, size)
     storages = Storages(size)
-    file.seek(0)
     try:
+        layout = inspect(file, size)
+        file.seek(0)
         with warnings.catch_warnings(), torch.serialization.safe_globals([*stand_ins(layout.names)]):
             warnings.simplefilter("ignore")
             # From an open file, because torch.load takes a path that ends in .safetensors for another format.

@@ -16,7 +16,9 @@ from typing import Any, BinaryIO
 from deeplabv3.model.unpickling import Refused, shown
 from deeplabv3.model.unpickling.instructions import instructions
 
-LIST_OF_TEXTS = frozenset("PROTO EMPTY_LIST BINPUT LONG_BINPUT MARK APPEND APPENDS STOP".split())
+LETTERS = {"PROTO": "p", "EMPTY_LIST": "l", "MARK": "m", "APPEND": "a", "APPENDS": "e", "STOP": "s"}
+LETTERS |= {"BINUNICODE": "t", "SHORT_BINSTRING": "t", "BINPUT": "", "LONG_BINPUT": ""}
+LIST_OF_TEXTS = re.compile("pl(ta|mt*e)*s")
 TYPES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 DTYPES = "float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 bool".split()
 READ = frozenset(  # what torch itself builds
@@ -119,12 +121,11 @@ def count_texts(file: BinaryIO) -> int:
     Raises:
         Refused: It is cut off, or no such list.
     """
-    texts = set()
-    for instruction, argument in instructions(file):
-        if instruction in ("BINUNICODE", "SHORT_BINSTRING"):
-            texts.add(argument)
-        elif instruction not in LIST_OF_TEXTS:
-            raise Refused("has no list of its storages where it should be, so it is damaged or made up; fetch it again")
+    found = list(instructions(file))
+    texts = [argument for instruction, argument in found if LETTERS.get(instruction) == "t"]
+    letters = "".join(LETTERS.get(instruction, "?") for instruction, _ in found)
+    if LIST_OF_TEXTS.fullmatch(letters) is None or len(set(texts)) < len(texts):
+        raise Refused("has no list of its storages where it should be, so it is damaged or made up; fetch it again")
     return len(texts)
 
 
