@@ -4,6 +4,7 @@ The command line is made from these classes (`cli.py`), a run's `config.yaml` an
 from them by `records.py`.
 """
 
+from deeplabv3.config.checking import CheckConfig
 from deeplabv3.config.demonstration import DemoConfig, StreetsConfig
 from deeplabv3.config.inference import (
     EvaluateConfig,
@@ -19,6 +20,7 @@ __all__ = [
     "BACKBONES",
     "NUM_BLOCKS",
     "ORIGINAL_PHASES",
+    "CheckConfig",
     "DemoConfig",
     "EvaluateConfig",
     "InferenceConfig",

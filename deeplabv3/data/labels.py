@@ -232,6 +232,18 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def looks_like_train_ids(seen: Iterable[int], label_set: LabelSet) -> bool:
+    """Whether the values of a map are those of trainIds, and hardly those of label ids.
+
+    That is so if all are trainIds or 255 and one of them is, as a label id, of a class that is never predicted. The
+    void id alone is no sign: some programs write it where they are not sure.
+    """
+    values = set(map(int, seen))
+    train_ids = {*range(label_set.num_classes), IGNORE_INDEX}
+    predicted = {row.id for row in label_set.evaluated}
+    return values <= train_ids and bool(values - predicted - {label_set.void_id})
+
+
 def read_label_set(path: str | Path) -> LabelSet:
     """Read the label set of a data set with own classes.
 

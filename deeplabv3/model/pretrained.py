@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from deeplabv3.errors import CheckpointError, InputError
+from deeplabv3.files import cache_dir
 from deeplabv3.model.checkpoint import differences
 from deeplabv3.model.resnet import ResNet
 from deeplabv3.progress import Progress
@@ -40,13 +41,6 @@ FILES = {
         "resnet152": "resnet152-f82ba261.pth",
     },
 }
-
-
-def cache_dir() -> Path:
-    """Folder of downloaded files: `$DEEPLABV3_CACHE`, or `deeplabv3` in the user's cache."""
-    own = os.environ.get("DEEPLABV3_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(base) / "deeplabv3"
 
 
 def backbone_file(backbone: str, weights: str) -> Path:

@@ -7,6 +7,7 @@ import torch
 
 from deeplabv3.config import BACKBONES, ModelConfig
 from deeplabv3.errors import CheckpointError, InputError
+from deeplabv3.files import cache_dir
 from deeplabv3.model import pretrained
 from deeplabv3.model.pretrained import FILES, backbone_file, load_backbone
 from deeplabv3.model.resnet import ResNet
@@ -53,7 +54,7 @@ def test_file_is_downloaded_once(published, tmp_path):
 def test_cache_follows_the_users_settings(monkeypatch, tmp_path):
     monkeypatch.delenv("DEEPLABV3_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert pretrained.cache_dir() == tmp_path / "deeplabv3"
+    assert cache_dir() == tmp_path / "deeplabv3"
 
 
 def test_without_network_the_message_says_which_file_goes_where(published, tmp_path):
