@@ -108,7 +108,7 @@ def look_at(item: tuple[Path, str]) -> Facts:
     found, named = _format_of(content), _FORMAT_OF_SUFFIX.get(path.suffix.lower(), "BMP")
     if found and found not in (FORMATS if kind == IMAGE else ("PNG",)):
         allowed = ", ".join(FORMATS) if kind == IMAGE else "PNG"
-        text = f"it holds {found} and is named as {named}; allowed is {allowed}: write it so"
+        text = f"it holds {found}; its name says {named}, and allowed is {allowed}: replace it"
         return Facts((Fault("wrong-format", text),))
     try:
         facts = _look_at_image(path, content) if kind == IMAGE else _look_at_values(path, kind, content)
@@ -116,7 +116,7 @@ def look_at(item: tuple[Path, str]) -> Facts:
         return Facts((_why(error, content, found),))
     if found == named:
         return facts
-    fault = Fault("wrong-format", f"it holds {found} and is named as {named}; give it the ending of {found}")
+    fault = Fault("wrong-format", f"it holds {found} and its name says {named}; give it the ending of {found}")
     return replace(facts, faults=(*facts.faults, fault))
 
 

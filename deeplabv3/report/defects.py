@@ -75,7 +75,7 @@ def defect_list(findings: Findings) -> str:
         group = [finding for finding in found if finding.reason == reason]
         if group:
             lines += ["", f"{reason}: {meaning} ({len(group)})"]
-            lines += [f"  {place(finding, findings)}: {finding.text}" for finding in group]
+            lines += [f"  {_line(finding, findings)}" for finding in group]
     return "\n".join(lines)
 
 
@@ -83,10 +83,10 @@ def _number(count: int, what: str) -> str:
     return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
-def place(finding: Finding, findings: Findings) -> str:
-    """A file's path below the data set's folder, in one line whatever its name is."""
-    name = finding.path.relative_to(findings.data_dir).as_posix()
-    return name if name.isprintable() else ascii(name)
+def _line(finding: Finding, findings: Findings) -> str:
+    """A finding in one line, whatever its file is called."""
+    text = f"{finding.path.relative_to(findings.data_dir).as_posix()}: {finding.text}"
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def balance_table(findings: Findings) -> str:

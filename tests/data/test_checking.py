@@ -1,5 +1,6 @@
 """Planted defects: exactly the planted files are named, with the right reason, and nothing else."""
 
+import io
 import json
 import os
 import struct
@@ -18,6 +19,7 @@ from deeplabv3.data.findings import REASONS
 from deeplabv3.data.labels import CITYSCAPES, LabelSet
 from deeplabv3.data.remembering import memory_path
 from deeplabv3.errors import DatasetError
+from deeplabv3.report.balance import balance_png
 from deeplabv3.report.defects import balance_table, defect_list, to_json
 from tests.conftest import REPOSITORY
 
@@ -877,3 +879,24 @@ def test_every_reason_is_planted_and_documented():
     assert all(f'"{reason}"' in source for reason in REASONS)
     rows = [line.split("|")[1].strip(" `") for line in page.splitlines() if line.startswith("| `")]
     assert rows == list(REASONS)
+
+
+@pytest.mark.parametrize("splits", [("train",), ("train", "val", "more")])
+@pytest.mark.parametrize("defects", [0, 1])
+def test_balance_is_drawn_whatever_there_is(tmp_path, rng, splits, defects):
+    """One split or several, and one in which no label can be used."""
+    tree = Tree(tmp_path, rng)
+    if defects:
+        for path in tree.labels.values():
+            path.write_bytes(b"")
+    picture = balance_png(check_dataset(tmp_path, splits, CITYSCAPES))
+    assert Image.open(io.BytesIO(picture)).size == (1500, 1066)
+
+
+def test_name_that_cannot_be_printed_is_one_line(tmp_path, rng):
+    tree = Tree(tmp_path, rng)
+    path = tree.images[tree.take()]
+    path.rename(path.with_name("a\nb\x1b[31m.png"))
+    findings = check_dataset(tmp_path, ("train", "val"), CITYSCAPES)
+    assert "\x1b" not in defect_list(findings)
+    assert r"a\nb\x1b[31m.png" in defect_list(findings)
