@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, get_type_hints
 
 from deeplabv3 import __version__
 from deeplabv3.config import (
+    CheckConfig,
     DemoConfig,
     EvaluateConfig,
     ImportConfig,
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What was typed behind the program's name; None reads it from the process.
 
     Returns:
-        The exit code: 0, 2 for a user's mistake, 1 for a run that failed, 130 or 143 for one that was stopped.
+        The exit code: 0, 2 for a user's mistake, 1 for a run that failed or a check that found something, 130 or 143
+        for a run that was stopped.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
@@ -55,10 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(f"deeplabv3 {words[0]}", lambda: verb.run(parse(words[0], words[1:])))
 
 
-def guarded(program: str, run: Callable[[], None]) -> int:
+def guarded(program: str, run: Callable[[], int | None]) -> int:
     """Call `run` and turn what it raises on purpose, and what the system refuses, into one line and an exit code."""
     try:
-        run()
+        code = run()
     except DeepLabError as error:
         if is_first():  # of several processes, each finds the same mistake
             print(f"{program}: error: {error}", file=sys.stderr)
@@ -75,7 +77,16 @@ def guarded(program: str, run: Callable[[], None]) -> int:
         hint = "" if program.endswith("demo") else "; go on with the same command and --resume"
         print(f"{program}: {error}{hint}", file=sys.stderr)
         return int(error.exit_code)
-    return 0
+    return code or 0
+
+
+def run_check(config: CheckConfig) -> int:
+    """Check a data set, and print what was found; 1 if that is anything."""
+    from deeplabv3.report.defects import check, summary
+
+    findings = check(config)
+    print(summary(findings))
+    return 1 if findings.findings else 0
 
 
 def run_train(config: TrainConfig) -> None:
@@ -187,17 +198,18 @@ def run_demo(config: DemoConfig) -> None:
 
 
 class Verb(NamedTuple):
-    """What a verb is for, what it takes, which of that is positional, and what it runs."""
+    """What a verb is for, what it takes, which of that is positional, and what it runs, for an exit code or None."""
 
     purpose: str
     config: type
     positional: tuple[str, ...]
-    run: Callable[[Any], None]
+    run: Callable[[Any], int | None]
 
 
 VERBS = {
     "demo": Verb("streets, training, scores and pictures in a few minutes", DemoConfig, (), run_demo),
     "streets": Verb("write synthetic street scenes in the Cityscapes layout", StreetsConfig, ("out",), run_streets),
+    "check": Verb("find every defect of a data set, and count its classes", CheckConfig, ("data_dir",), run_check),
     "train": Verb("train on a data set in the Cityscapes layout", TrainConfig, ("data_dir", "run_dir"), run_train),
     "evaluate": Verb("score a checkpoint: IoU of each class and mIoU", EvaluateConfig, ("data_dir",), run_evaluate),
     "report": Verb("evaluate, and write a page to look at", ReportConfig, ("data_dir",), run_report),

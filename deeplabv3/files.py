@@ -12,6 +12,13 @@ from typing import BinaryIO
 from deeplabv3.errors import OutputError
 
 
+def cache_dir() -> Path:
+    """Folder of what is fetched or worked out once: `$DEEPLABV3_CACHE`, or `deeplabv3` in the user's cache."""
+    own = os.environ.get("DEEPLABV3_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(own) if own else Path(base) / "deeplabv3"
+
+
 def make_dir(path: Path) -> None:
     """Make a folder to write into, with its parents.
 

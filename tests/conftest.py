@@ -25,6 +25,14 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """What is remembered of data sets stays out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEPLABV3_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -98,7 +98,7 @@ def bad(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fly"], "there is no verb 'fly'; choose one of demo, streets, train"),
+        (["fly"], "there is no verb 'fly'; choose one of demo, streets, check, train"),
         (["train", "{tmp}/none", "{tmp}/run"], "there is no folder {tmp}/none; give the one that holds leftImg8bit/"),
         (["train", "{streets}", "{tmp}/run", "--backbone", "vgg16"], "backbone is 'vgg16'; choose one of resnet18"),
         (["train", "{streets}", "{tmp}/run", "--output-stride", "7"], "output_stride is 7; choose 8, 16 or 32"),
@@ -113,10 +113,21 @@ def bad(tmp_path_factory) -> Path:
         (["train", "{streets}", "{tmp}/file/run", *TINY], "the folder {tmp}/file/run cannot be made: {tmp}/file is a"),
         (["train", "{bad}/empty", "{tmp}/run"], "0 images in {bad}/empty/leftImg8bit/train; expected are images like"),
         (
-            ["train", "{bad}/unlabelled", "{tmp}/run"],
+            ["evaluate", "{bad}/unlabelled", "--model", "{bad}/net"],
             "a_000000_000000_leftImg8bit.png has no label; put",
         ),
-        (["train", "{bad}/sizes", "{tmp}/run"], "is 9x9 and its image 20x30 (height x width); both must have one size"),
+        (
+            ["evaluate", "{bad}/sizes", "--model", "{bad}/net"],
+            "is 9x9 and its image 20x30 (height x width); both must have one size",
+        ),
+        (["check", "{tmp}/none"], "there is no folder {tmp}/none; give the one that holds leftImg8bit/ and gtFine/"),
+        (["check", "{bad}"], "{bad} holds neither leftImg8bit/ nor gtFine/; give the folder that holds both"),
+        (
+            ["check", "{streets}", "--splits", "[val, val]"],
+            "splits is ['val', 'val']; give names of folders, each once",
+        ),
+        (["check", "{streets}", "--splits", "[../val]"], "splits is ['../val']; give names of folders"),
+        (["check", "{streets}", "--out", "{tmp}/file"], "{tmp}/file is there already; add --overwrite"),
         (
             ["evaluate", "{bad}/value", "--split", "train", "--model", "{bad}/net"],
             "holds the value 34, which is not",
@@ -170,6 +181,47 @@ def test_mistake_in_a_real_process(tmp_path):
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_check_of_a_sound_data_set(streets, tmp_path):
+    """In one line and a table, as JSON, as a picture."""
+    out, picture = tmp_path / "found.json", tmp_path / "balance.png"
+    result = deeplabv3("check", streets, "--out", out, "--picture", picture)
+    assert (result.returncode, result.stderr) == (0, "")
+    first, _, table = result.stdout.partition("\n\n")
+    assert first == f"{streets} has no defect: 6 train, 3 val frames"
+    assert table.count("\n") == 19 + 5 - 1
+    values = json.loads(out.read_text())
+    assert (values["num_defects"], values["defects"]) == (0, [])
+    counts = values["splits"]["train"]
+    pixels = sum(found["pixels"] for found in counts["classes"].values())
+    assert pixels + counts["ignored_pixels"] == 6 * 64 * 96
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_check_of_a_defective_data_set(bad, tmp_path):
+    result = deeplabv3("check", bad / "sizes", "--out", tmp_path / "found.json")
+    assert (result.returncode, result.stderr) == (1, "")
+    assert result.stdout.startswith(f"4 defects in 3 files of {bad / 'sizes'} (1 train, 1 val frames)\n")
+    name = "gtFine/val/a/a_000000_000000_gtFine_labelIds.png"
+    assert f"\n  {name}: it is 9x9 and its image 20x30 (height x width)" in result.stdout
+    defects = json.loads((tmp_path / "found.json").read_text())["defects"]
+    assert sorted(defect["reason"] for defect in defects) == [
+        "in-two-splits",
+        "same-image",
+        "size-differs",
+        "size-differs",
+    ]
+    assert next(defect for defect in defects if defect["path"] == name)["frame"] == "a_000000_000000"
+
+
+def test_train_stops_at_defects_and_lists_them(bad, tmp_path, capsys):
+    assert main(["train", str(bad / "unlabelled"), str(tmp_path / "run"), *TINY]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "\nmissing-split: there is no folder of the split (2)\n  gtFine/train: there is no such folder;" in err
+    assert err.endswith("mend them, or add --skip-bad to leave these files out\n")
+    assert not (tmp_path / "run").exists()
 
 
 def test_flags_are_a_reviewed_list(golden):

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from deeplabv3.config import (
+    CheckConfig,
     DemoConfig,
     EvaluateConfig,
     ModelConfig,
@@ -17,6 +18,7 @@ from deeplabv3.errors import InputError
 from deeplabv3.records import config_fields, from_record, to_record
 
 CONFIGS = (
+    CheckConfig(data_dir=Path("d"), picture=Path("p.png")),
     DemoConfig(),
     EvaluateConfig(data_dir=Path("d"), model=Path("m")),
     ModelConfig(multi_grid=(1, 2, 4)),

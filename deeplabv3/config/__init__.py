@@ -4,6 +4,7 @@ The command line is made from these classes (`cli.py`), a run's `config.yaml` an
 from them by `records.py`.
 """
 
+from deeplabv3.config.checking import CheckConfig
 from deeplabv3.config.demonstration import DemoConfig, StreetsConfig
 from deeplabv3.config.inference import (
     EvaluateConfig,
@@ -23,6 +24,7 @@ __all__ = [
     "NUM_BLOCKS",
     "ORIGINAL_PHASES",
     "RESNETS",
+    "CheckConfig",
     "DemoConfig",
     "EvaluateConfig",
     "ImportConfig",

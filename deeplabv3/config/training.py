@@ -70,6 +70,7 @@ class TrainConfig:
         losses_dir: Where losses.csv and its plots go, one a kept checkpoint; null is the run's folder, with one plot.
         checkpoint_name: Name of kept checkpoints; {epoch}, {lr} and {wd} are filled in.
         report: Write a page with scores, worst frames and curves at the end, as report/ in the run's folder.
+        skip_bad: Leave defective files of the data set out and go on, instead of stopping at them.
         resume: Go on from the run's last checkpoint.
     """
 
@@ -100,6 +101,7 @@ class TrainConfig:
     losses_dir: Path | None = None
     checkpoint_name: str = "epoch_{epoch}"
     report: bool = True
+    skip_bad: bool = False
     resume: bool = False
 
     def __post_init__(self) -> None:

@@ -8,8 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deeplabv3.data.images import (
@@ -107,6 +107,25 @@ def find_samples(data_dir: Path, split: str) -> list[Sample]:
         )
         raise DatasetError(f"{missing[0]} has no label{more}; put {wanted}, or take the image out")
     return [sample for sample in samples if sample is not None]
+
+
+def find_labelled(data_dir: Path, split: str, left_out: Collection[Path] = ()) -> list[Sample]:
+    """The frames of a split that have an image and a label, sorted by name, without those that some files are of.
+
+    Args:
+        data_dir: The data set.
+        split: The folder of the split.
+        left_out: Images and labels whose frames are left out, and instance ids, without which their frames stay.
+
+    Raises:
+        DatasetError: The folder is not there, or the split has no image.
+    """
+    samples = [_sample(path, data_dir / LABELS / split) for path in find_images(data_dir, split)]
+    return [
+        replace(sample, instance_path=None) if sample.instance_path in left_out else sample
+        for sample in samples
+        if sample is not None and sample.image_path not in left_out and sample.label_path not in left_out
+    ]
 
 
 def find_labels(data_dir: Path, split: str) -> list[Sample]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from deeplabv3.data.cityscapes import Sample, read_labels
 from deeplabv3.data.images import Pixels, decode_label_values, ranges
-from deeplabv3.data.labels import IGNORE_INDEX, LabelSet
+from deeplabv3.data.labels import LabelSet, looks_like_train_ids
 from deeplabv3.data.loading import read_in_order
 from deeplabv3.distributed import ending_together, gather, is_first, num_processes, share_of
 from deeplabv3.errors import DatasetError
@@ -93,18 +93,6 @@ def read_prediction(content: bytes, path: Path, size: tuple[int, ...], label_set
             f"({ranges(sorted(allowed))}){hint}"
         )
     return values
-
-
-def looks_like_train_ids(seen: Iterable[int], label_set: LabelSet) -> bool:
-    """Whether the values of a map are those of trainIds, and hardly those of label ids.
-
-    That is so if all are trainIds or 255, and either 255 is among them and no label id, or three or more of them are
-    label ids of ignored classes, which hardly any program predicts: in trainIds, sidewalk, building and sky are three.
-    """
-    values = set(map(int, seen))
-    ids, predicted = {row.id for row in label_set.classes}, {row.id for row in label_set.evaluated}
-    is_marked = IGNORE_INDEX in values and IGNORE_INDEX not in ids
-    return values <= {*range(label_set.num_classes), IGNORE_INDEX} and (is_marked or len(values - predicted) >= 3)
 
 
 def prediction_files(folder: Path, samples: Iterable[Sample]) -> dict[str, list[Path]]:

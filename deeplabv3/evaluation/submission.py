@@ -17,10 +17,10 @@ from PIL import Image
 from deeplabv3.config import SubmitConfig
 from deeplabv3.data.cityscapes import find_images, frame_name, require_unique_names
 from deeplabv3.data.images import Pixels, image_size, read_image
-from deeplabv3.data.labels import CITYSCAPES, LabelSet, own_or_cityscapes
+from deeplabv3.data.labels import CITYSCAPES, LabelSet, looks_like_train_ids, own_or_cityscapes
 from deeplabv3.distributed import require_single
 from deeplabv3.errors import DatasetError, InputError
-from deeplabv3.evaluation.predictions import count_faults, files_of_frames, looks_like_train_ids, read_prediction
+from deeplabv3.evaluation.predictions import count_faults, files_of_frames, read_prediction
 from deeplabv3.files import open_whole, refuse_to_overwrite, require_writable
 from deeplabv3.model.device import choose_device, place
 from deeplabv3.model.load import load_model

@@ -7,7 +7,6 @@ published name are the first ones of the file's SHA-256, as torch.hub has it.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import urllib.error
 import urllib.request
@@ -20,13 +19,6 @@ from deeplabv3.progress import Progress
 TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1 << 20
 _RANGE_NOT_SATISFIABLE = 416
-
-
-def cache_dir() -> Path:
-    """Folder of downloaded files: `$DEEPLABV3_CACHE`, or `deeplabv3` in the user's cache."""
-    own = os.environ.get("DEEPLABV3_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(base) / "deeplabv3"
 
 
 def verified(path: Path) -> Path:

@@ -9,10 +9,10 @@ from deeplabv3.config import ImportConfig
 from deeplabv3.data.label_sets import label_set_of_names
 from deeplabv3.data.labels import LabelSet, read_label_set
 from deeplabv3.errors import CheckpointError, InputError
-from deeplabv3.files import refuse_to_overwrite, require_writable
+from deeplabv3.files import cache_dir, refuse_to_overwrite, require_writable
 from deeplabv3.model.checkpoint import FORMAT, SUFFIX, Checkpoint, model_from, read_checkpoint, write_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.download import cache_dir, download, verified
+from deeplabv3.model.download import download, verified
 from deeplabv3.model.foreign import read_foreign
 from deeplabv3.model.hub import fetch, is_repository
 from deeplabv3.model.importers import Imported, import_weights

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from deeplabv3.errors import CheckpointError, InputError
+from deeplabv3.files import cache_dir
 from deeplabv3.model.checkpoint import differences
-from deeplabv3.model.download import cache_dir, download, verified
+from deeplabv3.model.download import download, verified
 from deeplabv3.model.foreign import read_foreign
 from deeplabv3.model.mobilenet import MobileNetV3
 from deeplabv3.model.resnet import ResNet

@@ -73,7 +73,7 @@ def classes_png(scores: Scores) -> bytes:
             axes.plot([100 * iiou] * 2, [place - 0.42, place + 0.42], color="white", linewidth=4.5)
             axes.plot([100 * iiou] * 2, [place - 0.42, place + 0.42], color=INK, linewidth=1.8)
         axes.text(106, place, percents(iou), va="center", ha="right", color=INK)
-    _names(axes, "y", [_short(labels.names[train_id]) for train_id in order])
+    names_along(axes, "y", [short_name(labels.names[train_id]) for train_id in order])
     if not math.isnan(scores.miou):
         axes.axvline(100 * scores.miou, color=INK, linewidth=1.2, linestyle=(0, (3, 3)))
     axes.set(xlim=(0, 106), ylim=(-0.6, len(order) - 0.4), xticks=range(0, 101, 20))
@@ -83,13 +83,13 @@ def classes_png(scores: Scores) -> bytes:
     return as_png(figure)
 
 
-def _names(axes: Axes, which: str, names: list[str], **style: Any) -> None:
+def names_along(axes: Axes, which: str, names: list[str], **style: Any) -> None:
     """Names of classes along an axis, none of them read as a formula."""
     axis = axes.yaxis if which == "y" else axes.xaxis
     axis.set_ticks(range(len(names)), names, parse_math=False, color=INK, **style)
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """A name that can be drawn and leaves room for the chart."""
     return printable(name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "\u2026")
 
@@ -104,7 +104,7 @@ def confusion_png(scores: Scores) -> bytes:
         figure = new_figure(5.5, 1.0)
         figure.supxlabel("no pixel is labelled with a class that is scored", color=MUTED, fontsize=10)
         return as_png(figure)
-    names = [_short(class_name(column, labels)) for column in columns]
+    names = [short_name(class_name(column, labels)) for column in columns]
     side = min(0.5, max(0.12, 13 / max(1, len(columns))))
     room = 1.2 + _LETTER * max(map(len, names), default=0)
     figure = new_figure(max(5.5, room + side * len(columns)), room + side * len(rows))
@@ -120,8 +120,8 @@ def confusion_png(scores: Scores) -> bytes:
                 ink = "white" if strength(share) >= STRONG else INK
                 axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=ink, size=9)
     small = min(9.5, 60 * side)
-    _names(axes, "y", names[: len(rows)], fontsize=small)
-    _names(axes, "x", names, fontsize=small, rotation=90)
+    names_along(axes, "y", names[: len(rows)], fontsize=small)
+    names_along(axes, "x", names, fontsize=small, rotation=90)
     axes.xaxis.tick_top()
     axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)

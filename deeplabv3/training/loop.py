@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from deeplabv3.config import InferenceConfig, TrainConfig
-from deeplabv3.data.cityscapes import Sample, check_sizes, find_samples
+from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.labels import IGNORE_INDEX, LabelSet, own_or_cityscapes
 from deeplabv3.data.loading import Batch, batch_keys, train_batches
 from deeplabv3.distributed import require_single
@@ -24,6 +24,7 @@ from deeplabv3.progress import Progress
 from deeplabv3.report.page import PAGE
 from deeplabv3.report.tables import percent
 from deeplabv3.training.beginning import checkpoint_to_resume, completed, load_initial_weights
+from deeplabv3.training.frames import sound_frames
 from deeplabv3.training.losses import AUXILIARY_WEIGHT, cross_entropy
 from deeplabv3.training.page import write_run_page
 from deeplabv3.training.schedule import learning_rate, num_epochs
@@ -59,16 +60,16 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     # 1. Set up: everything that can be wrong is found out before anything is written.
     device = choose_device(config.device)
     require_single("training")
-    label_set = own_or_cityscapes(config.labels).without(config.ignored_classes)
-    train_samples, val_samples = find_samples(config.data_dir, "train"), find_samples(config.data_dir, "val")
-    check_sizes([*train_samples, *val_samples])
-    config = completed(config, label_set, device)
-    steps_per_epoch = len(batch_keys(len(train_samples), config, epoch=0))
-    epochs = num_epochs(config.phases)
+    labels = own_or_cityscapes(config.labels)
+    label_set = labels.without(config.ignored_classes)
     paths = RunPaths(config)
     folders = (paths.run_dir, paths.checkpoint_dir, paths.losses_dir)
     for folder in folders:
         require_writable(folder)
+    train_samples, val_samples = sound_frames(config, labels)
+    config = completed(config, label_set, device)
+    steps_per_epoch = len(batch_keys(len(train_samples), config, epoch=0))
+    epochs = num_epochs(config.phases)
     epoch_content = describe_epoch(train_samples, config, steps_per_epoch)
     start = checkpoint_to_resume(paths, config, label_set, epoch_content)
 

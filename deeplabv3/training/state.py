@@ -134,7 +134,7 @@ def describe_epoch(samples: Sequence[Sample], config: TrainConfig, steps_per_epo
 def changes(before: Mapping[str, Any], config: TrainConfig) -> str:
     """Which values of a run's record differ from a configuration, in words; places and readers do not count."""
     now = to_record(config)
-    same_run = {*PLACES, "resume", "num_workers", "device", "report"}
+    same_run = {*PLACES, "resume", "num_workers", "device", "report", "skip_bad"}
     names = [name for name in now if name not in same_run and before.get(name) != now[name]]
     return ", ".join(f"{name} {before.get(name)} -> {now[name]}" for name in names)
 

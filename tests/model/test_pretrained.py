@@ -9,8 +9,9 @@ import torch
 
 from deeplabv3.config import BACKBONES, ModelConfig
 from deeplabv3.errors import CheckpointError, InputError
+from deeplabv3.files import cache_dir
 from deeplabv3.model import foreign, pretrained
-from deeplabv3.model.download import cache_dir, download
+from deeplabv3.model.download import download
 from deeplabv3.model.mobilenet import MobileNetV3
 from deeplabv3.model.pretrained import FILES, backbone_file, load_backbone
 from deeplabv3.model.resnet import ResNet

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.model.checkpoint import digest, read_checkpoint
 from deeplabv3.training import loop
 from deeplabv3.training.loop import train
@@ -39,6 +40,16 @@ def final_state(config):
         position = checkpoint.record["position"]
         state.append((digest(checkpoint.tensors, ""), {**position, "history": timeless(position["history"])}))
     return state
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Frames as they are, for what is wrong only after the check."""
+    monkeypatch.setattr(
+        loop,
+        "sound_frames",
+        lambda config, _: tuple(find_samples(config.data_dir, split) for split in ("train", "val")),
+    )
 
 
 @pytest.fixture

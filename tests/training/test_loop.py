@@ -121,9 +121,53 @@ def test_sizes_that_differ_are_found_before_training(train_config, tmp_path, str
     data = tmp_path / "d"
     shutil.copytree(streets, data)
     Image.new("L", (5, 5)).save(find_samples(data, "val")[2].label_path)
-    with pytest.raises(DatasetError, match="is 5x5 and its image 64x96"):
+    with pytest.raises(DatasetError, match="is 5x5 and its image 64x96") as caught:
         train(replace(train_config, data_dir=data))
+    assert "size-differs" in str(caught.value)
+    assert str(caught.value).endswith("mend them, or add --skip-bad to leave these files out")
     assert not train_config.run_dir.exists()
+
+
+def test_defective_files_are_left_out_if_asked(train_config, tmp_path, streets, capsys):
+    """What is left is trained on as if nothing else had been there, and a resumed run too."""
+    for name in ("mended", "broken"):
+        shutil.copytree(streets, tmp_path / name)
+    train_sample, val_sample = (find_samples(tmp_path / "mended", split)[1] for split in ("train", "val"))
+    for sample in (train_sample, val_sample):
+        sample.image_path.unlink()
+        sample.label_path.unlink()
+        sample.instance_path.unlink()
+    for path in (train_sample.image_path, val_sample.label_path):
+        path = tmp_path / "broken" / path.relative_to(tmp_path / "mended")
+        path.write_bytes(path.read_bytes()[:99])
+    broken = replace(train_config, data_dir=tmp_path / "broken", run_dir=tmp_path / "b", skip_bad=True)
+    config = replace(train_config, data_dir=tmp_path / "mended", run_dir=tmp_path / "m")
+    train(config)
+    train(replace(broken, phases=broken.phases[:1]))
+    train(replace(broken, resume=True))
+    said = capsys.readouterr().err
+    assert f"{train_sample.name}_leftImg8bit.png: it ends too early" in said
+    assert "these files are left out; the run goes on with 5 train and 2 val frames" in said
+    weights = [read_checkpoint(tmp_path / run / "checkpoints/epoch_4.safetensors").tensors for run in "bm"]
+    assert digest(weights[0], "") == digest(weights[1], "")
+
+
+def test_no_sound_frame_is_one_error(train_config, tmp_path):
+    for split in ("train", "val"):
+        image = np.full((9, 9, 3), len(split), np.uint8)
+        write_frame(tmp_path / "d", f"a_{split}", image, np.zeros((9, 9), np.uint8), split)
+    with pytest.raises(DatasetError, match="no frame of train is without a defect"):
+        train(replace(train_config, data_dir=tmp_path / "d", skip_bad=True))
+
+
+def test_ignored_classes_are_no_defect(train_config, tmp_path, rng):
+    """A frame that shows nothing but what this run ignores is sound."""
+    for split in ("train", "val"):
+        for index in range(3):
+            image = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+            write_frame(tmp_path / "d", f"a_{split}_00000{index}", image, np.full((40, 50), 7, np.uint8), split)
+    config = replace(train_config, data_dir=tmp_path / "d", phases=train_config.phases[1:], ignored_classes=("road",))
+    assert train(config)[0]["num_skipped"] == 1
 
 
 def test_diverged_run_is_one_error(train_config):
@@ -195,7 +239,7 @@ def test_all_ignored_batch_updates_nothing(tiny_config):
     assert digest(model.state_dict(), "") == before
 
 
-def test_run_with_only_ignored_pixels_is_finite(train_config, tmp_path, rng):
+def test_run_with_only_ignored_pixels_is_finite(unchecked, train_config, tmp_path, rng):
     for split in ("train", "val"):
         for index in range(3):
             image = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)

@@ -100,8 +100,8 @@ def test_finished_run_resumes_to_itself(whole_run):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_broken_frame_ends_the_run_saved(train_config, streets, tmp_path, whole_run, split):
-    """The header is sound and the pixels are not: it is found out when the frame is read."""
+def test_broken_frame_ends_the_run_saved(unchecked, train_config, streets, tmp_path, whole_run, split):
+    """Broken after the check: it is found out when the frame is read."""
     data = tmp_path / "d"
     shutil.copytree(streets, data)
     path = find_samples(data, split)[0].image_path

@@ -1,0 +1,42 @@
+"""What is looked at before a data set is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deeplabv3.config.checks import require, require_num_workers
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """Find every defect of a data set, and count its classes.
+
+    Attributes:
+        data_dir: Data set in the Cityscapes layout.
+        labels: YAML file of own classes; null is Cityscapes.
+        splits: Folders of the splits that are looked at. Of what is in two of them, the earlier one's file is named.
+        num_workers: Processes that decode; null chooses.
+        out: JSON file for defects and counts; null writes none.
+        picture: PNG file for a chart of the class balance; null draws none.
+        overwrite: Replace both if they are there already.
+    """
+
+    data_dir: Path
+    labels: Path | None = None
+    splits: tuple[str, ...] = ("train", "val")
+    num_workers: int | None = None
+    out: Path | None = None
+    picture: Path | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            InputError: A value is not possible.
+        """
+        plain = all(split and split not in (".", "..") and not set("/\\") & set(split) for split in self.splits)
+        ok = plain and len(set(self.splits)) == len(self.splits) >= 1
+        require(ok, "splits", list(self.splits), "give names of folders, each once, as in [train, val]")
+        require_num_workers(self.num_workers)
