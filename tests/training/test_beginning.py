@@ -1,0 +1,63 @@
+"""A run that begins with the weights of a whole network."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from deeplabv3.config import ModelConfig
+from deeplabv3.errors import CheckpointError, InputError
+from deeplabv3.model.checkpoint import read_checkpoint
+from deeplabv3.prediction.segmenter import DeepLabV3
+from deeplabv3.training.loop import train
+
+
+@pytest.fixture
+def config(train_config, tmp_path):
+    """A run of one epoch that begins with a network of another shape than the default's."""
+    torch.manual_seed(3)
+    theirs = DeepLabV3(ModelConfig(backbone="resnet18", width=16, aspp_channels=8, output_stride=8, stem="deep"))
+    theirs.save(tmp_path / "theirs.safetensors")
+    phases = (replace(train_config.phases[0], epochs=1, learning_rate=1e-12),)
+    return replace(
+        train_config, model=ModelConfig(), weights=tmp_path / "theirs.safetensors", phases=phases, weight_decay=0.0
+    )
+
+
+def weights_after(config):
+    train(config)
+    return read_checkpoint(config.run_dir / "checkpoints" / "last.safetensors")
+
+
+def test_network_and_weights_are_those_of_the_file(config):
+    after, before = weights_after(config), read_checkpoint(config.weights)
+    assert after.record["model"]["stem"] == "deep"
+    assert after.record["model"]["output_stride"] == 8
+    for name, value in before.part("model/").items():
+        if value.is_floating_point() and "running" not in name:
+            torch.testing.assert_close(after.part("model/")[name], value, rtol=0, atol=1e-6)
+
+
+def test_other_classes_begin_with_a_new_classifier_alone(config, capsys):
+    after, before = weights_after(replace(config, ignored_classes=("train",))), read_checkpoint(config.weights)
+    assert "was trained on 19 classes of cityscapes; the classifier for the 18" in capsys.readouterr().err
+    assert after.part("model/")["classifier.weight"].shape[0] == 18
+    name = "aspp.project.0.weight"
+    torch.testing.assert_close(after.part("model/")[name], before.part("model/")[name], rtol=0, atol=1e-6)
+
+
+def test_run_that_began_so_is_resumed(config):
+    longer = replace(config, phases=(replace(config.phases[0], epochs=2),))
+    weights_after(config)
+    assert len(train(replace(longer, resume=True))) == 2
+
+
+def test_description_of_the_network_is_refused(config):
+    with pytest.raises(InputError, match="backbone is given, but the network is that of --weights .*; leave it out"):
+        train(replace(config, model=ModelConfig(backbone="resnet50")))
+
+
+def test_unknown_weights(config, tmp_path):
+    with pytest.raises(CheckpointError, match="there is no checkpoint .*none"):
+        train(replace(config, weights=tmp_path / "none"))
+    assert not config.run_dir.exists()
