@@ -62,7 +62,10 @@ def backbone_file(backbone: str, weights: str) -> Path:
         raise InputError(f"there are no {weights} weights of {backbone}; they exist for {', '.join(FILES[weights])}")
     path = cache_dir() / FILES[weights][backbone]
     if not path.is_file():
-        download(BASE_URL + path.name, path)
+        try:
+            download(BASE_URL + path.name, path)
+        except InputError as error:
+            raise InputError(f"{error}: --backbone-weights FILE, or none to start without") from error
     return verified(path)
 
 
