@@ -65,7 +65,7 @@ def backbone_file(backbone: str, weights: str) -> Path:
         try:
             download(BASE_URL + path.name, path)
         except InputError as error:
-            raise InputError(f"{error}: --backbone-weights FILE, or none to start without") from error
+            raise InputError(f"{error}: --backbone-weights FILE; --backbone-weights none starts without") from error
     return verified(path)
 
 
