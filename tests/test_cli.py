@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from deeplabv3 import __version__
-from deeplabv3.cli import RECIPES_DIR, VERBS, main, make_parser, parse
+from deeplabv3.arguments import RECIPES_DIR, make_parser
+from deeplabv3.cli import VERBS, main, parse
 from deeplabv3.config import ModelConfig, Phase, TrainConfig
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.errors import InputError
@@ -227,7 +228,11 @@ def test_train_stops_at_defects_and_lists_them(bad, tmp_path, capsys):
 def test_flags_are_a_reviewed_list(golden):
     lines = []
     for verb in VERBS:
-        flags = sorted(flag for action in make_parser(verb)._actions for flag in action.option_strings)
+        flags = sorted(
+            flag
+            for action in make_parser(verb, VERBS[verb].config, VERBS[verb].positional)._actions
+            for flag in action.option_strings
+        )
         lines.append(" ".join([verb, *VERBS[verb].positional, *(flag.replace("_", "-") for flag in flags)]))
     golden("flags.txt", "\n".join(lines) + "\n")
 

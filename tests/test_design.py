@@ -19,6 +19,7 @@ MODULES = {
 FLOORS = [
     {"__main__"},
     {"cli"},
+    {"arguments"},
     {"demo"},
     {"training"},
     {"report"},

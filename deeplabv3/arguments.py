@@ -1,0 +1,135 @@
+"""What is typed behind a verb, as its configuration: flags, types and help come from the configuration's class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, NoReturn, get_type_hints
+
+from deeplabv3.config import TrainConfig
+from deeplabv3.errors import InputError
+from deeplabv3.records import config_fields, from_record, to_record
+
+RECIPES_DIR = Path(__file__).parent / "recipes"
+"""Complete configurations that come with the package; `--config camvid` finds `camvid.yaml` there."""
+
+
+def parse_arguments(verb: str, cls: type, positional: Sequence[str], words: Sequence[str]) -> Any:
+    """Turn the words behind a verb into its configuration.
+
+    Args:
+        verb: The verb.
+        cls: The class of its configuration.
+        positional: The fields that are typed without a flag, in order.
+        words: What was typed behind the verb.
+
+    Raises:
+        InputError: A flag is unknown, or a value is missing or not possible.
+    """
+    parser = make_parser(verb, cls, positional)
+    return from_record(cls, parser.parse_args(_normalised(words, cls)).as_dict())
+
+
+def make_parser(verb: str, cls: type, positional: Sequence[str]) -> Any:
+    """The parser of a verb, made from its configuration's class."""
+    import jsonargparse
+
+    class Parser(jsonargparse.ArgumentParser):
+        """Flags with hyphens, and errors as `InputError`."""
+
+        def format_help(self, *args: Any) -> str:
+            text = super().format_help(*args)
+            return re.sub(r"--(?!print_config)\w+", lambda flag: flag[0].replace("_", "-"), text)
+
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            raise InputError(_one_line(message)) from ex
+
+    parser = Parser(prog=f"deeplabv3 {verb}", description=(cls.__doc__ or "").splitlines()[0])
+    parser.add_argument("--config", action="config", help="YAML file with any of these options; flags override it.")
+    helps = _field_helps(cls)
+    for name in positional:
+        many = {"nargs": "+", "type": str} if name == "inputs" else {"type": Path}
+        parser.add_argument(name, help=helps[name], **many)
+    nested = {name: hint for name, hint in get_type_hints(cls).items() if is_dataclass(hint)}
+    parser.add_class_arguments(cls, skip={*positional, *nested}, as_group=False)
+    for hint in nested.values():
+        parser.add_class_arguments(hint, skip={"num_classes"} & {item.name for item in fields(hint)})  # of the labels
+    if cls is TrainConfig:  # instances in a default would not be printed by --print_config
+        parser.set_defaults(phases=[to_record(phase) for phase in config_fields(TrainConfig)["phases"]])
+    return parser
+
+
+def _normalised(words: Sequence[str], cls: type) -> list[str]:
+    """Accept `--batch-size` for the field `batch_size`, `--resume` for `--resume true`, and a recipe by its name.
+
+    A configuration file goes to the front, so that flags override it wherever they stand.
+    """
+    switches = {name for name, default in config_fields(cls).items() if isinstance(default, bool)}
+    files: list[str] = []
+    result: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if not name.startswith("--"):
+            result.append(word)
+            continue
+        name = "--" + name[2:].replace("-", "_")
+        following = rest[0] if rest and not rest[0].startswith("--") else None
+        if name == "--config" and (equals or following is not None):
+            files += [name, _recipe(value if equals else rest.pop(0))]
+        elif name[2:] in switches and (equals or following is None or following.lower() in _TRUTH):
+            value = value if equals else rest.pop(0) if following is not None else "true"
+            result.append(f"{name}={_TRUTH.get(value.lower(), value)}")
+        else:
+            # A bare switch is not followed by its value but by something else, such as a folder.
+            result.append(f"{name}=true" if name[2:] in switches else name + equals + value)
+    return files + result
+
+
+_TRUTH = {"true": "true", "yes": "true", "false": "false", "no": "false"}
+
+
+def _recipe(name: str) -> str:
+    """The path of a configuration file: `name` itself, or the recipe of that name that comes with the package.
+
+    Raises:
+        InputError: There is neither, or it holds no options.
+    """
+    import yaml
+
+    path = next((path for path in (Path(name), RECIPES_DIR / f"{name}.yaml") if path.is_file()), None)
+    if path is None:
+        recipes = ", ".join(sorted(recipe.stem for recipe in RECIPES_DIR.glob("*.yaml")))
+        raise InputError(f"there is no configuration file {name}; give a YAML file, or a recipe: {recipes}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no options; write lines such as 'batch_size: 8'")
+    return str(path)
+
+
+def _field_helps(cls: type) -> dict[str, str]:
+    """The line of each field in the "Attributes" sections of a configuration's docstring and its parents'."""
+    import docstring_parser
+
+    helps: dict[str, str] = {}
+    for base in filter(is_dataclass, cls.__mro__):
+        parsed = docstring_parser.parse(base.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
+        helps = {parameter.arg_name: parameter.description or "" for parameter in parsed.params} | helps
+    assert set(helps) == {item.name for item in fields(cls)}
+    return helps
+
+
+def _one_line(message: str) -> str:
+    """A parser's message of several lines as one, with flags as they are typed and types as they are called."""
+    line = " ".join(message.split())
+    line = re.sub(r'Parser key "([\w.]+)": ?', lambda key: f"--{key[1].replace('_', '-')}: ", line)
+    line = re.sub(r"--\w+", lambda flag: flag[0].replace("_", "-"), line)
+    line = re.sub(r"Does not validate .*Subtypes: \[(.*?)\] Errors: .*Given value: ", r"expected \1, got ", line)
+    line = re.sub(r"<class '(?:pathlib\.)?(\w+)'>", r"\1", line).replace("NoneType", "null")
+    return line.replace("Expected a ", "expected ").replace(". Got value: ", ", got ") + "; see --help"
