@@ -25,7 +25,8 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-from deeplabv3.data.cityscapes import Labelled, find_samples, read_labels
+from deeplabv3.data.cityscapes import find_samples
+from deeplabv3.data.frames import Labelled, read_labels
 from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.data.streets import write_streets

@@ -4,6 +4,8 @@
 <data>/gtFine/<split>/<city>/<name>_gtFine_labelIds.png       label ids, or
 <data>/gtFine/<split>/<city>/<name>_gtFine_labelTrainIds.png  trainIds, where there are no label ids
 <data>/gtFine/<split>/<city>/<name>_gtFine_instanceIds.png    single objects, which only some scores need
+
+or a packed data set (see `packed`), whose frames have the paths that they would have in this layout.
 """
 
 from __future__ import annotations
@@ -12,17 +14,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deeplabv3.data.images import (
-    SUFFIXES,
-    InstanceIds,
-    Pixels,
-    image_size,
-    read_image,
-    read_instances,
-    read_label,
-    read_label_ids,
-)
-from deeplabv3.data.labels import LabelSet
+from deeplabv3.data.images import SUFFIXES
+from deeplabv3.data.packed import Place, packed_splits, read_index
 from deeplabv3.errors import DatasetError
 
 IMAGES = "leftImg8bit"
@@ -39,6 +32,7 @@ class Sample:
         label_path: The label.
         train_ids: Whether the label holds trainIds and not label ids.
         instance_path: The instance ids, or None where there are none.
+        place: Where the frame is in a packed split; its paths are then those that it would be unpacked to.
     """
 
     name: str
@@ -46,40 +40,20 @@ class Sample:
     label_path: Path
     train_ids: bool
     instance_path: Path | None = None
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """The labels that a prediction is scored against.
-
-    Attributes:
-        name: That of the frame.
-        label_ids: uint8 `(H, W)`.
-        instance_ids: uint16 `(H, W)`, or None where they are not needed or not there.
-    """
-
-    name: str
-    label_ids: Pixels
-    instance_ids: InstanceIds | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame(Labelled):
-    """A frame to be scored.
-
-    Attributes:
-        image: RGB uint8 `(H, W, 3)`.
-    """
-
-    image: Pixels
+    place: Place | None = None
 
 
 def find_images(data_dir: Path, split: str) -> list[Path]:
-    """All images of a split, labelled or not, sorted by name.
+    """All image files of a split, labelled or not, sorted by name.
 
     Raises:
-        DatasetError: The folder is not there, or the split has no image.
+        DatasetError: The folder is not there, the split has no image, or it is packed.
     """
+    if packed_splits(data_dir):
+        raise DatasetError(
+            f"{data_dir} is a packed data set and image files are wanted; give the plain one, or get it back with "
+            f"deeplabv3 unpack {data_dir} FOLDER"
+        )
     root = data_dir / IMAGES / split
     if not data_dir.is_dir():
         raise DatasetError(f"there is no folder {data_dir}; give the one that holds {IMAGES}/ and {LABELS}/")
@@ -97,6 +71,8 @@ def find_samples(data_dir: Path, split: str) -> list[Sample]:
     Raises:
         DatasetError: The folder is not there, the split has no image, or an image has no label.
     """
+    if packed := _packed_samples(data_dir, split):
+        return packed
     images = find_images(data_dir, split)
     samples = [_sample(path, data_dir / LABELS / split) for path in images]
     missing = [image for image, sample in zip(images, samples, strict=True) if sample is None]
@@ -120,7 +96,9 @@ def find_labelled(data_dir: Path, split: str, left_out: Collection[Path] = ()) -
     Raises:
         DatasetError: The folder is not there, or the split has no image.
     """
-    samples = [_sample(path, data_dir / LABELS / split) for path in find_images(data_dir, split)]
+    samples: Sequence[Sample | None] = _packed_samples(data_dir, split)
+    if not samples:
+        samples = [_sample(path, data_dir / LABELS / split) for path in find_images(data_dir, split)]
     return [
         replace(sample, instance_path=None) if sample.instance_path in left_out else sample
         for sample in samples
@@ -134,6 +112,8 @@ def find_labels(data_dir: Path, split: str) -> list[Sample]:
     Raises:
         DatasetError: The folder is not there, or the split has no label.
     """
+    if packed := _packed_samples(data_dir, split):
+        return packed
     root = data_dir / LABELS / split
     endings = [f"_{LABELS}_{kind}.png" for kind in ("labelIds", "labelTrainIds")]
     stems = {
@@ -148,6 +128,34 @@ def find_labels(data_dir: Path, split: str) -> list[Sample]:
     images = [data_dir / IMAGES / split / stem.parent.name / f"{stem.name}_{IMAGES}" for stem in sorted(stems)]
     samples = [_sample(_with_suffix(image), root) for image in images]
     return [sample for sample in samples if sample is not None]
+
+
+def _packed_samples(data_dir: Path, split: str) -> list[Sample]:
+    """The frames of a packed split, under the paths that they would be unpacked to; none if the data set is plain.
+
+    Raises:
+        DatasetError: The data set is packed and the split is damaged or not among what was packed.
+    """
+    splits = packed_splits(data_dir)
+    if not splits:
+        return []
+    if split not in splits:
+        raise DatasetError(
+            f"{data_dir} holds no packed split {split}; it holds {', '.join(splits)}: add --splits '[{split}]' to "
+            "deeplabv3 pack"
+        )
+    packed = read_index(data_dir / split)
+    return [
+        Sample(
+            frame.name,
+            data_dir / frame.image.path,
+            data_dir / frame.label.path,
+            frame.train_ids,
+            data_dir / frame.instances.path if frame.instances else None,
+            Place(packed.folder, frame, packed.label_set),
+        )
+        for frame in packed.frames
+    ]
 
 
 def _with_suffix(image: Path) -> Path:
@@ -169,72 +177,6 @@ def require_unique_names(images: Sequence[Path]) -> None:
             raise DatasetError(
                 f"{other} and {image} are frames of one name, so their predictions cannot be told apart; rename one"
             )
-
-
-def check_sizes(samples: Sequence[Sample]) -> None:
-    """Compare the sizes of all images, labels and instance ids by their headers: a fraction of a millisecond a file.
-
-    Raises:
-        DatasetError: A header cannot be read, or the two sizes of a frame differ.
-    """
-    for sample in samples:
-        size = image_size(sample.label_path)
-        _require_one_size(sample, image_size(sample.image_path), size)
-        if sample.instance_path is not None:
-            _require_instances_fit(sample, image_size(sample.instance_path), size)
-
-
-def read_sample(sample: Sample, label_set: LabelSet) -> tuple[Pixels, Pixels]:
-    """Decode a frame.
-
-    Returns:
-        The image, RGB uint8 `(H, W, 3)`, and its label, trainIds uint8 `(H, W)`.
-
-    Raises:
-        DatasetError: A file cannot be used, or the two have different sizes.
-    """
-    image = read_image(sample.image_path)
-    label = read_label(sample.label_path, label_set, train_ids=sample.train_ids)
-    _require_one_size(sample, image.shape[:2], label.shape)
-    return image, label
-
-
-def read_frame(sample: Sample, label_set: LabelSet, *, instances: bool) -> Frame:
-    """Decode a frame that is to be scored, with its instance ids if they are asked for and there.
-
-    Raises:
-        DatasetError: A file cannot be used, or two have different sizes.
-    """
-    image = read_image(sample.image_path)
-    labelled = read_labels(sample, label_set, instances=instances)
-    _require_one_size(sample, image.shape[:2], labelled.label_ids.shape)
-    return Frame(labelled.name, labelled.label_ids, labelled.instance_ids, image=image)
-
-
-def read_labels(sample: Sample, label_set: LabelSet, *, instances: bool = False) -> Labelled:
-    """The labels of a frame, with its instance ids if they are asked for and there.
-
-    Raises:
-        DatasetError: A file cannot be used, or the two have different sizes.
-    """
-    label_ids = read_label_ids(sample.label_path, label_set, train_ids=sample.train_ids)
-    if not instances or sample.instance_path is None:
-        return Labelled(sample.name, label_ids)
-    instance_ids = read_instances(sample.instance_path)
-    _require_instances_fit(sample, instance_ids.shape, label_ids.shape)
-    return Labelled(sample.name, label_ids, instance_ids)
-
-
-def _require_one_size(sample: Sample, image: tuple[int, ...], label: tuple[int, ...]) -> None:
-    if image != label:
-        sizes = f"{label[0]}x{label[1]} and its image {image[0]}x{image[1]}"
-        raise DatasetError(f"{sample.label_path} is {sizes} (height x width); both must have one size")
-
-
-def _require_instances_fit(sample: Sample, instances: tuple[int, ...], label: tuple[int, ...]) -> None:
-    if instances != label:
-        sizes = f"{instances[0]}x{instances[1]} and its label {label[0]}x{label[1]}"
-        raise DatasetError(f"{sample.instance_path} is {sizes} (height x width); both must have one size")
 
 
 def frame_name(image_path: Path) -> str:

@@ -54,13 +54,14 @@ def image_size(path: Path) -> tuple[int, int]:
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def read_label(path: Path, label_set: LabelSet, *, train_ids: bool = False) -> Pixels:
+def read_label(path: Path, label_set: LabelSet, *, train_ids: bool = False, content: bytes | None = None) -> Pixels:
     """Read a label PNG as trainIds.
 
     Args:
         path: A single-channel 8-bit PNG.
         label_set: The table that its values must be in.
         train_ids: The file holds trainIds (`_gtFine_labelTrainIds.png`) instead of label ids.
+        content: What the file holds, where it has been read already; then `path` is only what errors call it.
 
     Returns:
         uint8 `(H, W)`: 0..num_classes - 1, or `IGNORE_INDEX`.
@@ -68,10 +69,10 @@ def read_label(path: Path, label_set: LabelSet, *, train_ids: bool = False) -> P
     Raises:
         DatasetError: The file cannot be read, has colours, or holds a value outside the table.
     """
-    return _looked_up(path, label_set, train_ids)[1]
+    return _looked_up(path, label_set, train_ids, content)[1]
 
 
-def read_label_ids(path: Path, label_set: LabelSet, *, train_ids: bool = False) -> Pixels:
+def read_label_ids(path: Path, label_set: LabelSet, *, train_ids: bool = False, content: bytes | None = None) -> Pixels:
     """Read a label PNG as label ids, which scores are counted over.
 
     Args and Raises are those of `read_label`.
@@ -79,13 +80,13 @@ def read_label_ids(path: Path, label_set: LabelSet, *, train_ids: bool = False) 
     Returns:
         uint8 `(H, W)`: ids of the table. What a file of trainIds ignores becomes `label_set.void_id`.
     """
-    values, _ = _looked_up(path, label_set, train_ids)
+    values, _ = _looked_up(path, label_set, train_ids, content)
     return label_set.id_of_file[values] if train_ids else values
 
 
-def _looked_up(path: Path, label_set: LabelSet, train_ids: bool) -> tuple[Pixels, Pixels]:
+def _looked_up(path: Path, label_set: LabelSet, train_ids: bool, content: bytes | None) -> tuple[Pixels, Pixels]:
     """The values of a label PNG and their trainIds, all of them known."""
-    values = read_label_values(path)
+    values = read_label_values(path) if content is None else decode_label_values(content, path)
     table = label_set.train_id_of_file if train_ids else label_set.train_id_of_id
     label = table[values]
     if (label == UNKNOWN).any():
@@ -124,8 +125,12 @@ def decode_label_values(content: bytes, path: Path) -> Pixels:
     return np.asarray(image)
 
 
-def read_instances(path: Path) -> InstanceIds:
+def read_instances(path: Path, content: bytes | None = None) -> InstanceIds:
     """Read an `_instanceIds.png`: label id * 1000 + number of the object; the label id alone where none is told apart.
+
+    Args:
+        path: The file.
+        content: What it holds, where it has been read already; then `path` is only what errors call it.
 
     Returns:
         uint16 `(H, W)`.
@@ -134,7 +139,7 @@ def read_instances(path: Path) -> InstanceIds:
         DatasetError: The file cannot be read or is of another mode.
     """
     with _errors(path, ("PNG",)):
-        image = _decode(path, ("PNG",))
+        image = _decode(path if content is None else io.BytesIO(content), ("PNG",))
     if image.mode not in ("I;16", "L"):
         raise DatasetError(f"{path} has mode {image.mode}; instance ids are a single-channel 16-bit PNG")
     return np.asarray(image).astype(np.uint16, copy=False)

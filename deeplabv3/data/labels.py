@@ -327,12 +327,3 @@ CITYSCAPES = LabelSet(
     ),
 )
 """The 34 ids and 19 evaluated classes of Cityscapes, after cityscapesScripts 2.3 (helpers/labels.py)."""
-
-
-def own_or_cityscapes(path: Path | None) -> LabelSet:
-    """The label set of a YAML file, or Cityscapes where none is given.
-
-    Raises:
-        DatasetError: The file cannot be used.
-    """
-    return CITYSCAPES if path is None else read_label_set(path)

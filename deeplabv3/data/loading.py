@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from deeplabv3.config import TrainConfig
-from deeplabv3.data.cityscapes import Frame, Sample, read_frame, read_sample
+from deeplabv3.data.cityscapes import Sample
+from deeplabv3.data.frames import Frame, read_frame, read_sample
 from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.data.transforms import augment

@@ -6,7 +6,6 @@ the reader passes over.
 
 from __future__ import annotations
 
-import hashlib
 import stat
 import struct
 import zlib
@@ -21,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from deeplabv3.data.findings import Fault
 from deeplabv3.data.images import FORMATS, read_image, read_instances, read_label_values
+from deeplabv3.data.packed import image_digest
 from deeplabv3.data.surveying import IMAGE, INSTANCES
 from deeplabv3.errors import DatasetError
 
@@ -121,13 +121,11 @@ def look_at(item: tuple[Path, str]) -> Facts:
 
 
 def _look_at_image(path: Path, content: bytes) -> Facts:
-    pixels = np.ascontiguousarray(read_image(path))
+    pixels = read_image(path)
     height, width = pixels.shape[:2]
     if fault := _passed_over(content, pixels):
         return Facts((fault,), (height, width))
-    digest = hashlib.sha256(struct.pack("<II", height, width))
-    digest.update(pixels.data)
-    return Facts(size=(height, width), digest=digest.hexdigest())
+    return Facts(size=(height, width), digest=image_digest(pixels))
 
 
 def _look_at_values(path: Path, kind: str, content: bytes) -> Facts:

@@ -13,15 +13,14 @@ import torch
 from deeplabv3.config import EvaluateConfig, InferenceConfig
 from deeplabv3.data.cityscapes import (
     IMAGES,
-    Frame,
     Sample,
-    check_sizes,
     find_labels,
     find_samples,
     require_unique_names,
 )
-from deeplabv3.data.images import Pixels, image_size, read_image
-from deeplabv3.data.labels import IGNORE_INDEX, UNKNOWN, LabelSet, own_or_cityscapes
+from deeplabv3.data.frames import Frame, check_sizes, label_set_of, read_image_of, size_of
+from deeplabv3.data.images import Pixels
+from deeplabv3.data.labels import IGNORE_INDEX, UNKNOWN, LabelSet
 from deeplabv3.data.loading import default_num_workers, eval_batches
 from deeplabv3.distributed import ending_together, is_first, process_group, share_of
 from deeplabv3.evaluation.confusion import no_counts
@@ -58,7 +57,7 @@ def evaluate(config: EvaluateConfig) -> Scores:
         refuse_to_overwrite([*pictures, *([config.out] if config.out else [])])
     with process_group():
         if config.predictions is not None:
-            label_set = own_or_cityscapes(config.labels)
+            label_set = label_set_of(config.data_dir, config.labels)
             scores = score_files(config.predictions, samples, label_set, num_workers=config.num_workers)
         else:
             device = choose_device(config.inference.device)
@@ -155,14 +154,14 @@ def predictions_of(config: EvaluateConfig, samples: Sequence[Sample]) -> tuple[I
         InputError: A file cannot be used.
     """
     if config.predictions is not None:
-        label_set = own_or_cityscapes(config.labels)
+        label_set = label_set_of(config.data_dir, config.labels)
         files = prediction_files(config.predictions, samples)
         paths = [(sample, files[sample.name][0]) for sample in samples]
         return (
-            read_prediction(path.read_bytes(), path, image_size(sample.label_path), label_set) for sample, path in paths
+            read_prediction(path.read_bytes(), path, size_of(sample), label_set) for sample, path in paths
         ), label_set
     model, label_set = _model_of(config, choose_device(config.inference.device))
-    images = (read_image(sample.image_path) for sample in samples)
+    images = (read_image_of(sample) for sample in samples)
     return (label_set.id_of_train_id[predict_image(model, image, config.inference)] for image in images), label_set
 
 

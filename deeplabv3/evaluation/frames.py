@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deeplabv3.data.cityscapes import Labelled, Sample
+from deeplabv3.data.cityscapes import Sample
+from deeplabv3.data.frames import Labelled
 from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.distributed import gather, sum_over_processes

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplabv3.data.cityscapes import Sample, read_labels
+from deeplabv3.data.cityscapes import Sample
+from deeplabv3.data.frames import read_labels
 from deeplabv3.data.images import Pixels, decode_label_values, ranges
 from deeplabv3.data.labels import LabelSet, looks_like_train_ids
 from deeplabv3.data.loading import read_in_order

@@ -16,8 +16,9 @@ from PIL import Image
 
 from deeplabv3.config import SubmitConfig
 from deeplabv3.data.cityscapes import find_images, frame_name, require_unique_names
+from deeplabv3.data.frames import label_set_of
 from deeplabv3.data.images import Pixels, image_size, read_image
-from deeplabv3.data.labels import CITYSCAPES, LabelSet, looks_like_train_ids, own_or_cityscapes
+from deeplabv3.data.labels import CITYSCAPES, LabelSet, looks_like_train_ids
 from deeplabv3.distributed import require_single
 from deeplabv3.errors import DatasetError, InputError
 from deeplabv3.evaluation.predictions import count_faults, files_of_frames, read_prediction
@@ -76,7 +77,7 @@ def check_submission(config: SubmitConfig) -> int:
         DatasetError: There are faults; all of them are listed.
     """
     assert config.check is not None
-    label_set = own_or_cityscapes(config.labels)
+    label_set = label_set_of(config.data_dir, config.labels)
     sizes = _sizes(config)
     if not config.check.is_file():
         raise DatasetError(f"there is no file {config.check}; give the zip file that is to be checked")

@@ -9,7 +9,8 @@ from typing import Any
 from deeplabv3.config import CheckConfig
 from deeplabv3.data.checking import check_dataset
 from deeplabv3.data.findings import REASONS, Finding, Findings
-from deeplabv3.data.labels import CITYSCAPES, LabelSet, read_label_set
+from deeplabv3.data.frames import label_set_of
+from deeplabv3.data.labels import LabelSet
 from deeplabv3.files import refuse_to_overwrite, require_writable, write_whole
 from deeplabv3.progress import Progress
 
@@ -21,7 +22,7 @@ def check(config: CheckConfig) -> Findings:
         DatasetError: There is no such folder, or the label set cannot be used.
         OutputError: A file is there already, or cannot be written.
     """
-    label_set = read_label_set(config.labels) if config.labels else CITYSCAPES
+    label_set = label_set_of(config.data_dir, config.labels)
     wanted = [path for path in (config.out, config.picture) if path is not None]
     for path in wanted:
         require_writable(path.parent)

@@ -6,13 +6,14 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from deeplabv3.data.images import Pixels, read_image
+from deeplabv3.data.cityscapes import Sample
+from deeplabv3.data.frames import read_image_of
+from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import IGNORE_INDEX, UNKNOWN, LabelSet
 from deeplabv3.errors import DatasetError
 from deeplabv3.evaluation.scores import FrameScore
@@ -70,13 +71,13 @@ def lowest(frames: Sequence[FrameScore], number: int) -> list[int]:
     return sorted(scored, key=lambda place: (frames[place].miou, place))[:number]
 
 
-def image_or_grey(path: Path, label_ids: Pixels) -> Pixels:
+def image_or_grey(sample: Sample, label_ids: Pixels) -> Pixels:
     """A frame's image, RGB uint8 `(H, W, 3)`; grey where it cannot be read or does not fit its label.
 
     A page must not fail for want of a picture: what it is about was counted before.
     """
     try:
-        image = read_image(path)
+        image = read_image_of(sample)
     except DatasetError:
         image = None
     fits = image is not None and image.shape[:2] == label_ids.shape

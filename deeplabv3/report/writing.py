@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 
 from deeplabv3.config import ReportConfig, TrainConfig
-from deeplabv3.data.cityscapes import read_labels
+from deeplabv3.data.frames import read_labels
 from deeplabv3.distributed import is_first
 from deeplabv3.evaluation.evaluate import evaluate, predictions_of, samples_of
 from deeplabv3.evaluation.scores import Scores
@@ -61,4 +61,4 @@ def _worst(config: ReportConfig, scores: Scores) -> Iterator[ShownFrame]:
     for place, sample, prediction in zip(places, samples, predictions, strict=True):
         label_ids = read_labels(sample, label_set).label_ids
         # Predictions of other programs are scored without images; then there is none to show.
-        yield ShownFrame(scores.frames[place], image_or_grey(sample.image_path, label_ids), label_ids, prediction)
+        yield ShownFrame(scores.frames[place], image_or_grey(sample, label_ids), label_ids, prediction)

@@ -10,7 +10,8 @@ import torch
 
 from deeplabv3.config import InferenceConfig, TrainConfig
 from deeplabv3.data.cityscapes import Sample
-from deeplabv3.data.labels import IGNORE_INDEX, LabelSet, own_or_cityscapes
+from deeplabv3.data.frames import label_set_of
+from deeplabv3.data.labels import IGNORE_INDEX, LabelSet
 from deeplabv3.data.loading import Batch, batch_keys, train_batches
 from deeplabv3.distributed import require_single
 from deeplabv3.errors import DatasetError, InputError, NonFiniteError
@@ -60,7 +61,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     # 1. Set up: everything that can be wrong is found out before anything is written.
     device = choose_device(config.device)
     require_single("training")
-    labels = own_or_cityscapes(config.labels)
+    labels = label_set_of(config.data_dir, config.labels)
     label_set = labels.without(config.ignored_classes)
     paths = RunPaths(config)
     folders = (paths.run_dir, paths.checkpoint_dir, paths.losses_dir)

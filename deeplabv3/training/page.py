@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from deeplabv3.config import InferenceConfig, ModelConfig, TrainConfig
-from deeplabv3.data.cityscapes import Sample, read_frame
+from deeplabv3.data.cityscapes import Sample
+from deeplabv3.data.frames import read_frame
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.evaluation.scores import Scores
 from deeplabv3.model.deeplab import DeepLabV3

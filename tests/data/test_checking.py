@@ -14,8 +14,9 @@ from PIL import Image
 
 from deeplabv3.data import looking, remembering
 from deeplabv3.data.checking import check_dataset
-from deeplabv3.data.cityscapes import find_labelled, read_sample
+from deeplabv3.data.cityscapes import find_labelled
 from deeplabv3.data.findings import REASONS
+from deeplabv3.data.frames import read_sample
 from deeplabv3.data.labels import CITYSCAPES, LabelSet
 from deeplabv3.data.remembering import memory_path
 from deeplabv3.errors import DatasetError

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplabv3.data.cityscapes import find_samples, read_sample
+from deeplabv3.data.cityscapes import find_samples
+from deeplabv3.data.frames import read_sample
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.errors import DatasetError
 from tests.conftest import write_frame

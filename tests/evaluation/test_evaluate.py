@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from deeplabv3.config import EvaluateConfig, InferenceConfig
-from deeplabv3.data.cityscapes import find_samples, read_frame, read_sample
+from deeplabv3.data.cityscapes import find_samples
+from deeplabv3.data.frames import read_frame, read_sample
 from deeplabv3.data.images import read_label_values
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.errors import CheckpointError, DatasetError, OutputError

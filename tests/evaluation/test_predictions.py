@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from deeplabv3.config import EvaluateConfig, InferenceConfig
-from deeplabv3.data.cityscapes import find_samples, read_labels
+from deeplabv3.data.cityscapes import find_samples
+from deeplabv3.data.frames import read_labels
 from deeplabv3.data.labels import CITYSCAPES, looks_like_train_ids
 from deeplabv3.errors import DatasetError, InputError
 from deeplabv3.evaluation.evaluate import evaluate, predictions_of

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from deeplabv3.data.cityscapes import Labelled, find_samples, read_labels
+from deeplabv3.data.cityscapes import find_samples
+from deeplabv3.data.frames import Labelled, read_labels
 from deeplabv3.data.labels import CITYSCAPES, LabelSet
 from deeplabv3.data.streets import write_streets
 from deeplabv3.errors import DatasetError, InputError

@@ -10,7 +10,8 @@ from PIL import Image
 
 from deeplabv3 import distributed
 from deeplabv3.config import InferenceConfig, SubmitConfig
-from deeplabv3.data.cityscapes import find_samples, read_labels
+from deeplabv3.data.cityscapes import find_samples
+from deeplabv3.data.frames import read_labels
 from deeplabv3.data.images import read_image
 from deeplabv3.data.labels import CITYSCAPES, LabelSet
 from deeplabv3.errors import DatasetError, InputError, OutputError

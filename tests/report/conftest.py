@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deeplabv3.data.cityscapes import Labelled
+from deeplabv3.data.frames import Labelled
 from deeplabv3.data.labels import LabelClass, LabelSet
 from deeplabv3.evaluation.frames import count_frame
 from deeplabv3.evaluation.scores import scores_from

@@ -1,0 +1,292 @@
+"""Packing a split of a plain data set, and unpacking it again; `packed` says what the files hold.
+
+All is written into a hidden folder beside the packed split, which takes its name once everything is on the disk. A
+journal in it says which frames are done, so that an interrupted packing goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from deeplabv3.data.cityscapes import Sample
+from deeplabv3.data.images import Pixels, image_size, read_image, read_label
+from deeplabv3.data.labels import LabelSet
+from deeplabv3.data.loading import read_in_order
+from deeplabv3.data.packed import (
+    FILES_FILE,
+    IMAGES_FILE,
+    INDEX,
+    LABELS_FILE,
+    PackedFrame,
+    PackedSplit,
+    Place,
+    SourceFile,
+    changed_files,
+    image_digest,
+    label_digest,
+    read_index,
+    read_packed_file,
+    read_packed_image,
+)
+from deeplabv3.data.images import read_label_values
+from deeplabv3.errors import DatasetError, OutputError
+from deeplabv3.files import flush_dir, make_dir, write_whole
+
+JOURNAL = "journal.jsonl"
+_FRAMES_A_FLUSH = 64  # brought to the disk together: a flush for each frame would take longer than the packing
+_FEW_PIXELS = 4_000_000  # up to which starting processes takes longer than they save
+
+Told = Callable[[int], None]
+"""Called with the number of frames that are done."""
+
+
+def pack_split(
+    data_dir: Path,
+    out: Path,
+    split: str,
+    samples: Sequence[Sample],
+    label_set: LabelSet,
+    *,
+    num_workers: int | None = None,
+    overwrite: bool = False,
+    progress: Told | None = None,
+) -> bool:
+    """Write a split as flat files, or go on writing it.
+
+    Args:
+        data_dir: The plain data set.
+        out: The packed data set; the split becomes a folder in it.
+        split: The split's name.
+        samples: Its frames, which have no defect.
+        label_set: What trainIds are.
+        num_workers: Processes that decode; None takes one for each core where that pays.
+        overwrite: Replace a packed split that is there, once the new one is whole.
+        progress: Told after each frame.
+
+    Returns:
+        Whether it was written; not if the same frames, unchanged, are packed there already.
+
+    Raises:
+        OutputError: Something else is there, or it cannot be written.
+        DatasetError: A file cannot be used, or changes while it is packed.
+    """
+    target, hidden = out / split, out / f".{split}.partial"
+    planned = _planned(data_dir, samples)
+    wanted = PackedSplit(target, split, data_dir.resolve(), label_set, _num_bytes(planned), planned)
+    if target.exists() and not overwrite:
+        _require_same(target, wanted)
+        return False
+    plan = hashlib.sha256(wanted.to_json().encode()).hexdigest()
+    done = _read_journal(hidden / JOURNAL, plan)
+    _make_room(hidden, wanted, is_new=not done)
+    with _Journal(hidden, plan, done) as journal:
+        for number in range(len(done)):
+            if progress is not None:
+                progress(number + 1)
+        left = planned[len(done) :]
+        num_pixels = sum(frame.height * frame.width for frame in left)
+        workers = num_workers if num_workers is not None else os.cpu_count() or 1 if num_pixels > _FEW_PIXELS else 0
+        work = partial(pack_frame, data_dir=data_dir, folder=hidden, label_set=label_set)
+        for frame in read_in_order(work, left, workers):
+            journal.add(frame)
+            if progress is not None:
+                progress(len(journal.frames))
+    write_whole(hidden / INDEX, replace(wanted, frames=tuple(journal.frames)).to_json())
+    _put_in_place(hidden, target)
+    return True
+
+
+def _planned(data_dir: Path, samples: Sequence[Sample]) -> tuple[PackedFrame, ...]:
+    """The index as far as headers and the file system tell."""
+    frames = []
+    pixels = stored = 0
+    for sample in samples:
+        height, width = image_size(sample.image_path)
+        image, label = _source(sample.image_path, data_dir), _source(sample.label_path, data_dir, stored)
+        stored += label.num_bytes
+        instances = sample.instance_path and _source(sample.instance_path, data_dir, stored)
+        stored += instances.num_bytes if instances else 0
+        frames.append(PackedFrame(sample.name, height, width, pixels, sample.train_ids, image, label, instances))
+        pixels += height * width
+    return tuple(frames)
+
+
+def _source(path: Path, data_dir: Path, offset: int = -1) -> SourceFile:
+    status = path.stat()
+    return SourceFile(path.relative_to(data_dir).as_posix(), status.st_size, status.st_mtime_ns, offset=offset)
+
+
+def _num_bytes(frames: Sequence[PackedFrame]) -> dict[str, int]:
+    pixels = sum(frame.height * frame.width for frame in frames)
+    stored = sum(file.num_bytes for frame in frames for file in frame.files if file is not frame.image)
+    return {IMAGES_FILE: 3 * pixels, LABELS_FILE: pixels, FILES_FILE: stored}
+
+
+def _require_same(target: Path, wanted: PackedSplit) -> None:
+    """Refuse to replace what is there, unless it is what would be written."""
+    if not (target / INDEX).is_file():
+        raise OutputError(f"{target} is there already and is no packed split; choose another folder")
+    there = read_index(target)
+    names = [[frame.name for frame in split.frames] for split in (there, wanted)]
+    if there.source != wanted.source:
+        what = f"packed from {there.source}"
+    elif there.label_set != wanted.label_set:
+        what = f"packed with another label set, {there.label_set.name}"
+    elif names[0] != names[1]:
+        what = f"packed from {len(names[0])} frames, and there are {len(names[1])} now"
+    elif changed := changed_files(there):
+        more = f" and {len(changed) - 1} more have" if len(changed) > 1 else " has"
+        what = f"packed before {there.source / changed[0].path}{more} changed"
+    else:
+        return
+    raise OutputError(f"{target} is there already, {what}; add --overwrite to replace it, or choose another folder")
+
+
+def pack_frame(frame: PackedFrame, data_dir: Path, folder: Path, label_set: LabelSet) -> PackedFrame:
+    """Decode a frame, write it to its place in the flat files, and return it with its checksums.
+
+    Raises:
+        DatasetError: A file cannot be used, or is not as it was when the packing began.
+        OutputError: A flat file cannot be written.
+    """
+    contents = [_unchanged(file, data_dir) for file in frame.files]
+    image = np.ascontiguousarray(read_image(data_dir / frame.image.path))
+    label_path = data_dir / frame.label.path
+    label = read_label(label_path, label_set, train_ids=frame.train_ids, content=contents[1])
+    if not image.shape[:2] == label.shape == (frame.height, frame.width):
+        sizes = f"{label.shape[0]}x{label.shape[1]} and its image {image.shape[0]}x{image.shape[1]}"
+        raise DatasetError(f"{label_path} is {sizes} (height x width); both must have one size")
+    counts = np.bincount(read_label_values(label_path).ravel())
+    _write_at(folder / IMAGES_FILE, 3 * frame.offset, image.data)
+    _write_at(folder / LABELS_FILE, frame.offset, np.ascontiguousarray(label).data)
+    for file, content in zip(frame.files[1:], contents[1:], strict=True):
+        _write_at(folder / FILES_FILE, file.offset, content)
+    image_file, label_file, *instances = (
+        replace(file, sha256=hashlib.sha256(content).hexdigest())
+        for file, content in zip(frame.files, contents, strict=True)
+    )
+    return replace(
+        frame,
+        image=image_file,
+        label=label_file,
+        instances=instances[0] if instances else None,
+        image_digest=image_digest(image),
+        label_digest=label_digest(label),
+        values=tuple((int(value), int(counts[value])) for value in np.flatnonzero(counts)),
+    )
+
+
+def _unchanged(file: SourceFile, data_dir: Path) -> bytes:
+    path = data_dir / file.path
+    try:
+        content, modified_ns = path.read_bytes(), path.stat().st_mtime_ns
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}; put it back and go on") from error
+    if (len(content), modified_ns) != (file.num_bytes, file.modified_ns):
+        raise DatasetError(f"{path} changed while the data set was packed; start again with the same command")
+    return content
+
+
+def _write_at(path: Path, offset: int, content: bytes | memoryview) -> None:
+    try:
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(content)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path} cannot be written: {error.strerror}; make room and go on with the same command")
+
+
+class _Journal:
+    """The frames that are done, on the disk before anything says so."""
+
+    def __init__(self, folder: Path, plan: str, done: Sequence[PackedFrame]) -> None:
+        self._folder, self._plan = folder, plan
+        self.frames = list(done)
+        self._waiting = [json.dumps(asdict(frame)) for frame in done]
+
+    def __enter__(self) -> _Journal:
+        self._file: BinaryIO = (self._folder / JOURNAL).open("wb")
+        self._waiting.insert(0, json.dumps({"plan": self._plan}))
+        self._flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._file:
+            self._flush()
+
+    def add(self, frame: PackedFrame) -> None:
+        """A frame whose pixels have been written."""
+        self.frames.append(frame)
+        self._waiting.append(json.dumps(asdict(frame)))
+        if len(self._waiting) >= _FRAMES_A_FLUSH:
+            self._flush()
+
+    def _flush(self) -> None:
+        try:
+            for name in (IMAGES_FILE, LABELS_FILE, FILES_FILE):
+                with (self._folder / name).open("r+b") as file:
+                    os.fsync(file.fileno())
+            self._file.writelines(f"{line}\n".encode() for line in self._waiting)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _unwritable(self._folder, error) from error
+        self._waiting.clear()
+
+
+def _read_journal(path: Path, plan: str) -> list[PackedFrame]:
+    """The frames that an interrupted packing of the same files has done."""
+    frames = []
+    with suppress(OSError, ValueError, KeyError, TypeError):  # a last line that was cut off is not read
+        with path.open(encoding="utf-8") as lines:
+            if json.loads(next(lines, "{}")).get("plan") == plan:
+                for line in lines:
+                    frames.append(PackedFrame.from_dict(json.loads(line)))
+    return frames
+
+
+def _make_room(hidden: Path, wanted: PackedSplit, *, is_new: bool) -> None:
+    """The flat files at their full size, empty where nothing is written yet."""
+    if is_new and hidden.exists():
+        shutil.rmtree(hidden)
+    make_dir(hidden)
+    num_bytes = sum(wanted.num_bytes.values())
+    there = sum(path.stat().st_blocks * 512 for path in hidden.iterdir())
+    free = shutil.disk_usage(hidden).free
+    if num_bytes > there + free:
+        raise OutputError(
+            f"{hidden.parent} has {free:,} bytes free and {wanted.split} needs {num_bytes - there:,}; make room, or "
+            "choose another folder"
+        )
+    for name, size in wanted.num_bytes.items():
+        with (hidden / name).open("ab") as file:
+            file.truncate(size)
+
+
+def _put_in_place(hidden: Path, target: Path) -> None:
+    """Give a whole packed split its name; what had it before goes only then."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    hidden.rename(target)
+    flush_dir(target.parent)
+    (target / JOURNAL).unlink(missing_ok=True)
+    shutil.rmtree(old, ignore_errors=True)
