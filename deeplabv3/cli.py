@@ -14,11 +14,13 @@ from deeplabv3.config import (
     EvaluateConfig,
     ImportConfig,
     ModelsConfig,
+    PackConfig,
     PredictConfig,
     ReportConfig,
     StreetsConfig,
     SubmitConfig,
     TrainConfig,
+    UnpackConfig,
 )
 from deeplabv3.distributed import is_first
 from deeplabv3.errors import DeepLabError, InputError
@@ -81,6 +83,59 @@ def run_check(config: CheckConfig) -> int:
     findings = check(config)
     print(summary(findings))
     return 1 if findings.findings else 0
+
+
+def run_pack(config: PackConfig) -> None:
+    """Pack each split, and say how to go on."""
+    from deeplabv3.data.frames import label_set_of
+    from deeplabv3.data.packed import packed_splits
+    from deeplabv3.data.packing import pack_split
+    from deeplabv3.progress import Progress
+    from deeplabv3.training.frames import sound_samples
+
+    if packed_splits(config.data_dir):
+        raise InputError(f"{config.data_dir} is packed already; give the data set that it was packed from")
+    if config.out.resolve().is_relative_to(config.data_dir.resolve()):
+        raise InputError(f"{config.out} lies in the data set {config.data_dir}; choose a folder outside it")
+    label_set = label_set_of(config.data_dir, config.labels)
+    check = CheckConfig(
+        data_dir=config.data_dir, labels=config.labels, splits=config.splits, num_workers=config.num_workers
+    )
+    for split, samples in sound_samples(check, label_set, skip_bad=config.skip_bad).items():
+        with Progress(f"packing {split}", len(samples)) as progress:
+            is_new = pack_split(
+                config.data_dir,
+                config.out,
+                split,
+                samples,
+                label_set,
+                num_workers=config.num_workers,
+                overwrite=config.overwrite,
+                progress=progress.advance,
+            )
+        print(f"{config.out / split}: {len(samples):,} frames" + ("" if is_new else ", packed before and unchanged"))
+    print(f"train with: deeplabv3 train {config.out} RUN")
+
+
+def run_unpack(config: UnpackConfig) -> None:
+    """Unpack each split, and say where it is."""
+    from deeplabv3.data.packed import packed_splits, read_index
+    from deeplabv3.data.unpacking import unpack_split
+    from deeplabv3.progress import Progress
+
+    splits = packed_splits(config.data_dir)
+    if not splits:
+        raise InputError(f"{config.data_dir} is no packed data set; give the folder that deeplabv3 pack has written")
+    for split in splits:
+        packed = read_index(config.data_dir / split)
+        with Progress(f"unpacking {split}", len(packed.frames)) as progress:
+            unpack_split(
+                packed,
+                config.out,
+                num_workers=config.num_workers,
+                progress=progress.advance,
+            )
+        print(f"{config.out}: {len(packed.frames):,} frames of {split}")
 
 
 def run_train(config: TrainConfig) -> None:
@@ -204,6 +259,8 @@ VERBS = {
     "demo": Verb("streets, training, scores and pictures in a few minutes", DemoConfig, (), run_demo),
     "streets": Verb("write synthetic street scenes in the Cityscapes layout", StreetsConfig, ("out",), run_streets),
     "check": Verb("find every defect of a data set, and count its classes", CheckConfig, ("data_dir",), run_check),
+    "pack": Verb("write a data set as flat files that are read much faster", PackConfig, ("data_dir", "out"), run_pack),
+    "unpack": Verb("write a packed data set as plain files again", UnpackConfig, ("data_dir", "out"), run_unpack),
     "train": Verb("train on a data set in the Cityscapes layout", TrainConfig, ("data_dir", "run_dir"), run_train),
     "evaluate": Verb("score a checkpoint: IoU of each class and mIoU", EvaluateConfig, ("data_dir",), run_evaluate),
     "report": Verb("evaluate, and write a page to look at", ReportConfig, ("data_dir",), run_report),

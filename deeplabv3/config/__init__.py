@@ -16,6 +16,7 @@ from deeplabv3.config.inference import (
     SubmitConfig,
 )
 from deeplabv3.config.model import BACKBONES, CONVS_OF_BLOCK, NUM_BLOCKS, RESNETS, ModelConfig
+from deeplabv3.config.packing import PackConfig, UnpackConfig
 from deeplabv3.config.training import ORIGINAL_PHASES, Phase, TrainConfig
 
 __all__ = [
@@ -31,10 +32,12 @@ __all__ = [
     "InferenceConfig",
     "ModelConfig",
     "ModelsConfig",
+    "PackConfig",
     "Phase",
     "PredictConfig",
     "ReportConfig",
     "StreetsConfig",
     "SubmitConfig",
     "TrainConfig",
+    "UnpackConfig",
 ]

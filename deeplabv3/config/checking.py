@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deeplabv3.config.checks import require, require_num_workers
+from deeplabv3.config.checks import require_num_workers, require_splits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,5 @@ class CheckConfig:
         Raises:
             InputError: A value is not possible.
         """
-        plain = all(split and split not in (".", "..") and not set("/\\") & set(split) for split in self.splits)
-        ok = plain and len(set(self.splits)) == len(self.splits) >= 1
-        require(ok, "splits", list(self.splits), "give names of folders, each once, as in [train, val]")
+        require_splits(self.splits)
         require_num_workers(self.num_workers)

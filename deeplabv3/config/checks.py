@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from deeplabv3.errors import InputError
 
 OUTPUT_STRIDES = (8, 16, 32)
@@ -44,3 +46,14 @@ def require_num_workers(value: int | None) -> None:
         InputError: It is below 0.
     """
     require((value or 0) >= 0, "num_workers", value, "give at least 0, or null")
+
+
+def require_splits(values: Sequence[str]) -> None:
+    """Refuse what are no names of folders, each once.
+
+    Raises:
+        InputError: One is a path, hidden, or there twice; or there is none.
+    """
+    plain = all(split and not split.startswith(".") and not set("/\\") & set(split) for split in values)
+    ok = plain and len(set(values)) == len(values) >= 1
+    require(ok, "splits", list(values), "give names of folders, each once, as in [train, val]")

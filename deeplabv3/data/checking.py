@@ -17,8 +17,10 @@ from deeplabv3.data.findings import Finding, Findings, SplitCounts, in_order
 from deeplabv3.data.images import ranges
 from deeplabv3.data.labels import IGNORE_INDEX, UNKNOWN, LabelSet, may_be_train_ids
 from deeplabv3.data.looking import Facts
+from deeplabv3.data.packed import packed_splits
 from deeplabv3.data.remembering import Told, facts_of
 from deeplabv3.data.surveying import IMAGE, INSTANCES, LABEL, TRAIN_IDS, UNLABELLED_SPLITS, Entry, FrameFiles, survey
+from deeplabv3.data.verifying import packed_frames
 from deeplabv3.errors import DatasetError
 
 OBJECTS = 1000
@@ -39,7 +41,7 @@ def check_dataset(
     """Find every defect of a data set.
 
     Args:
-        data_dir: Holds leftImg8bit/ and gtFine/.
+        data_dir: Holds leftImg8bit/ and gtFine/, or is packed.
         splits: Folders of splits, each once. Of what is in two of them, the earlier one's file is named.
         label_set: Which values labels may hold.
         num_workers: Processes that decode; None takes one for each core where that pays.
@@ -51,11 +53,15 @@ def check_dataset(
     """
     if not data_dir.is_dir():
         raise DatasetError(f"there is no folder {data_dir}; give the one that holds {IMAGES}/ and {LABELS}/")
-    if not any((data_dir / folder).is_dir() for folder in (IMAGES, LABELS)):
+    is_packed = bool(packed_splits(data_dir))
+    if not is_packed and not any((data_dir / folder).is_dir() for folder in (IMAGES, LABELS)):
         raise DatasetError(f"{data_dir} holds neither {IMAGES}/ nor {LABELS}/; give the folder that holds both")
-    frames, findings = survey(data_dir, splits)
-    kinds = {entry.path: entry.kind for frame in frames for entry in _decoded(frame)}
-    facts, num_read = facts_of(data_dir, kinds, num_workers, progress, remembered)
+    if is_packed:
+        frames, facts, findings, num_read = packed_frames(data_dir, splits, num_workers, progress, remembered)
+    else:
+        frames, findings = survey(data_dir, splits)
+        kinds = {entry.path: entry.kind for frame in frames for entry in _decoded(frame)}
+        facts, num_read = facts_of(data_dir, kinds, num_workers, progress, remembered)
     counts = {}
     for split in splits:
         own = [frame for frame in frames if frame.split == split]

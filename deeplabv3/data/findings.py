@@ -28,6 +28,7 @@ REASONS = {
     "truncated": "a file that ends too early",
     "checksum": "a file whose content does not fit its checksum",
     "damaged": "a file that cannot be decoded",
+    "source-changed": "a file that has changed since it was packed",
     "too-large": "an image of more pixels than are decoded",
     "label-rgb": "a label of colours",
     "label-alpha": "a label with an alpha channel",

@@ -69,7 +69,7 @@ def read_label(path: Path, label_set: LabelSet, *, train_ids: bool = False, cont
     Raises:
         DatasetError: The file cannot be read, has colours, or holds a value outside the table.
     """
-    return _looked_up(path, label_set, train_ids, content)[1]
+    return read_values_and_label(path, label_set, train_ids=train_ids, content=content)[1]
 
 
 def read_label_ids(path: Path, label_set: LabelSet, *, train_ids: bool = False, content: bytes | None = None) -> Pixels:
@@ -80,12 +80,17 @@ def read_label_ids(path: Path, label_set: LabelSet, *, train_ids: bool = False, 
     Returns:
         uint8 `(H, W)`: ids of the table. What a file of trainIds ignores becomes `label_set.void_id`.
     """
-    values, _ = _looked_up(path, label_set, train_ids, content)
+    values, _ = read_values_and_label(path, label_set, train_ids=train_ids, content=content)
     return label_set.id_of_file[values] if train_ids else values
 
 
-def _looked_up(path: Path, label_set: LabelSet, train_ids: bool, content: bytes | None) -> tuple[Pixels, Pixels]:
-    """The values of a label PNG and their trainIds, all of them known."""
+def read_values_and_label(
+    path: Path, label_set: LabelSet, *, train_ids: bool = False, content: bytes | None = None
+) -> tuple[Pixels, Pixels]:
+    """The values of a label PNG as they are, and what `read_label` makes of them; both uint8 `(H, W)`.
+
+    Args and Raises are those of `read_label`.
+    """
     values = read_label_values(path) if content is None else decode_label_values(content, path)
     table = label_set.train_id_of_file if train_ids else label_set.train_id_of_id
     label = table[values]

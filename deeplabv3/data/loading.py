@@ -70,7 +70,7 @@ class TrainDataset(Dataset[object]):
 
 
 class ReadDataset(Dataset[object], Generic[Item, Result]):
-    """What a function makes of each item; its error where it finds none of it readable."""
+    """What a function makes of each item; its error where something supplied cannot be used."""
 
     def __init__(self, read: Callable[[Item], Result], items: Sequence[Item]) -> None:
         self.read, self.items = read, items
@@ -79,11 +79,11 @@ class ReadDataset(Dataset[object], Generic[Item, Result]):
         """How many items there are."""
         return len(self.items)
 
-    def __getitem__(self, index: int) -> Result | DatasetError:
+    def __getitem__(self, index: int) -> Result | InputError:
         """Read one item."""
         try:
             return self.read(self.items[index])
-        except DatasetError as error:
+        except InputError as error:
             return error
 
 
@@ -138,12 +138,12 @@ def read_in_order(read: Callable[[Item], Result], items: Sequence[Item], num_wor
     """What `read` makes of each item, in order, made ahead of time by other processes.
 
     Args:
-        read: A function of a module; it may raise DatasetError.
+        read: A function of a module; it may raise InputError.
         items: What it is called with.
         num_workers: How many processes call it; with 0 this one does.
 
     Raises:
-        DatasetError: The first that `read` raises.
+        InputError: The first that `read` raises.
     """
     loader: DataLoader[Any] = DataLoader(
         ReadDataset(read, items),
@@ -192,7 +192,7 @@ def _loaded(loader: DataLoader[Any]) -> Iterator[Any]:
     """The loader's items; an error among them is raised here, where it has no worker's traceback around it."""
     try:
         for item in loader:
-            if isinstance(item, DatasetError):
+            if isinstance(item, InputError):
                 raise item
             yield item
     except RuntimeError as error:

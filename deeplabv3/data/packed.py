@@ -229,6 +229,26 @@ def _mapped(path: Path, offset: int, shape: tuple[int, ...]) -> Pixels:
         raise DatasetError(f"{path} cannot be read ({error}); pack the data set again with deeplabv3 pack") from error
 
 
+def changed_files(split: PackedSplit) -> list[SourceFile]:
+    """The files of the source that are not as they were when it was packed; none if the source is gone as a whole.
+
+    A file of the same size and another time is read: to copy a data set changes times and nothing else.
+    """
+    if not split.source.is_dir():
+        return []
+    return [file for frame in split.frames for file in frame.files if _has_changed(split.source / file.path, file)]
+
+
+def _has_changed(path: Path, file: SourceFile) -> bool:
+    try:
+        status = path.stat()
+        if status.st_size != file.num_bytes or status.st_mtime_ns == file.modified_ns:
+            return status.st_size != file.num_bytes
+        return hashlib.sha256(path.read_bytes()).hexdigest() != file.sha256
+    except OSError:
+        return True
+
+
 def image_digest(image: Pixels) -> str:
     """SHA-256 of an image's size and pixels, RGB uint8 `(H, W, 3)`, by which equal pictures are found."""
     digest = hashlib.sha256(struct.pack("<II", *image.shape[:2]))

@@ -1,4 +1,4 @@
-"""Packing a split of a plain data set, and unpacking it again; `packed` says what the files hold.
+"""Packing a split of a plain data set; `packed` says what the files hold.
 
 All is written into a hidden folder beside the packed split, which takes its name once everything is on the disk. A
 journal in it says which frames are done, so that an interrupted packing goes on where it was.
@@ -7,22 +7,20 @@ journal in it says which frames are done, so that an interrupted packing goes on
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from deeplabv3.data.cityscapes import Sample
-from deeplabv3.data.images import Pixels, image_size, read_image, read_label
+from deeplabv3.data.images import image_size, read_image, read_values_and_label
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.data.loading import read_in_order
 from deeplabv3.data.packed import (
@@ -32,16 +30,12 @@ from deeplabv3.data.packed import (
     LABELS_FILE,
     PackedFrame,
     PackedSplit,
-    Place,
     SourceFile,
     changed_files,
     image_digest,
     label_digest,
     read_index,
-    read_packed_file,
-    read_packed_image,
 )
-from deeplabv3.data.images import read_label_values
 from deeplabv3.errors import DatasetError, OutputError
 from deeplabv3.files import flush_dir, make_dir, write_whole
 
@@ -50,7 +44,7 @@ _FRAMES_A_FLUSH = 64  # brought to the disk together: a flush for each frame wou
 _FEW_PIXELS = 4_000_000  # up to which starting processes takes longer than they save
 
 Told = Callable[[int], None]
-"""Called with the number of frames that are done."""
+"""Called with a number of frames that are done, besides those of earlier calls."""
 
 
 def pack_split(
@@ -74,7 +68,7 @@ def pack_split(
         label_set: What trainIds are.
         num_workers: Processes that decode; None takes one for each core where that pays.
         overwrite: Replace a packed split that is there, once the new one is whole.
-        progress: Told after each frame.
+        progress: Told after each frame, and once of those that were done before.
 
     Returns:
         Whether it was written; not if the same frames, unchanged, are packed there already.
@@ -93,9 +87,8 @@ def pack_split(
     done = _read_journal(hidden / JOURNAL, plan)
     _make_room(hidden, wanted, is_new=not done)
     with _Journal(hidden, plan, done) as journal:
-        for number in range(len(done)):
-            if progress is not None:
-                progress(number + 1)
+        if progress is not None:
+            progress(len(done))
         left = planned[len(done) :]
         num_pixels = sum(frame.height * frame.width for frame in left)
         workers = num_workers if num_workers is not None else os.cpu_count() or 1 if num_pixels > _FEW_PIXELS else 0
@@ -103,7 +96,7 @@ def pack_split(
         for frame in read_in_order(work, left, workers):
             journal.add(frame)
             if progress is not None:
-                progress(len(journal.frames))
+                progress(1)
     write_whole(hidden / INDEX, replace(wanted, frames=tuple(journal.frames)).to_json())
     _put_in_place(hidden, target)
     return True
@@ -117,7 +110,7 @@ def _planned(data_dir: Path, samples: Sequence[Sample]) -> tuple[PackedFrame, ..
         height, width = image_size(sample.image_path)
         image, label = _source(sample.image_path, data_dir), _source(sample.label_path, data_dir, stored)
         stored += label.num_bytes
-        instances = sample.instance_path and _source(sample.instance_path, data_dir, stored)
+        instances = _source(sample.instance_path, data_dir, stored) if sample.instance_path else None
         stored += instances.num_bytes if instances else 0
         frames.append(PackedFrame(sample.name, height, width, pixels, sample.train_ids, image, label, instances))
         pixels += height * width
@@ -165,11 +158,11 @@ def pack_frame(frame: PackedFrame, data_dir: Path, folder: Path, label_set: Labe
     contents = [_unchanged(file, data_dir) for file in frame.files]
     image = np.ascontiguousarray(read_image(data_dir / frame.image.path))
     label_path = data_dir / frame.label.path
-    label = read_label(label_path, label_set, train_ids=frame.train_ids, content=contents[1])
+    values, label = read_values_and_label(label_path, label_set, train_ids=frame.train_ids, content=contents[1])
     if not image.shape[:2] == label.shape == (frame.height, frame.width):
         sizes = f"{label.shape[0]}x{label.shape[1]} and its image {image.shape[0]}x{image.shape[1]}"
         raise DatasetError(f"{label_path} is {sizes} (height x width); both must have one size")
-    counts = np.bincount(read_label_values(label_path).ravel())
+    counts = np.bincount(values.ravel())
     _write_at(folder / IMAGES_FILE, 3 * frame.offset, image.data)
     _write_at(folder / LABELS_FILE, frame.offset, np.ascontiguousarray(label).data)
     for file, content in zip(frame.files[1:], contents[1:], strict=True):
@@ -217,14 +210,14 @@ class _Journal:
     """The frames that are done, on the disk before anything says so."""
 
     def __init__(self, folder: Path, plan: str, done: Sequence[PackedFrame]) -> None:
-        self._folder, self._plan = folder, plan
+        self._folder = folder
         self.frames = list(done)
-        self._waiting = [json.dumps(asdict(frame)) for frame in done]
+        self._waiting: list[str] = []
+        lines = [{"plan": plan}, *(asdict(frame) for frame in done)]  # without a last line that was cut off
+        write_whole(folder / JOURNAL, "".join(json.dumps(line) + "\n" for line in lines))
 
     def __enter__(self) -> _Journal:
-        self._file: BinaryIO = (self._folder / JOURNAL).open("wb")
-        self._waiting.insert(0, json.dumps({"plan": self._plan}))
-        self._flush()
+        self._file: BinaryIO = (self._folder / JOURNAL).open("ab")
         return self
 
     def __exit__(self, *_: object) -> None:

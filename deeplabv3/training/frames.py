@@ -1,4 +1,4 @@
-"""The frames of a run: those of a data set in which nothing is wrong."""
+"""The frames that are used: those of a data set in which nothing is wrong."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from deeplabv3.config import CheckConfig, TrainConfig
-from deeplabv3.data.cityscapes import Sample, find_images, find_labelled
+from deeplabv3.data.cityscapes import Sample, find_labelled
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.errors import DatasetError
 from deeplabv3.report.defects import checked, defect_list
@@ -15,33 +15,43 @@ SPLITS = ("train", "val")
 
 
 def sound_frames(config: TrainConfig, label_set: LabelSet) -> tuple[list[Sample], list[Sample]]:
-    """The training and the validation frames, after every file of theirs was looked at.
+    """The training and the validation frames of a run.
+
+    Args and Raises are those of `sound_samples`.
+    """
+    check = CheckConfig(data_dir=config.data_dir, labels=config.labels, splits=SPLITS, num_workers=config.num_workers)
+    samples = sound_samples(check, label_set, skip_bad=config.skip_bad)
+    return samples["train"], samples["val"]
+
+
+def sound_samples(check: CheckConfig, label_set: LabelSet, *, skip_bad: bool) -> dict[str, list[Sample]]:
+    """The frames of each split, after every file of theirs was looked at.
 
     What has not changed since the last check of the data set is not read again.
 
     Args:
-        config: `data_dir`, `num_workers` and `skip_bad` matter.
-        label_set: That of the data set, before the run ignores classes: a frame that shows only those is sound.
+        check: `data_dir`, `splits` and `num_workers` matter.
+        label_set: That of the data set, before a run ignores classes: a frame that shows only those is sound.
+        skip_bad: Leave frames with a defect out, and say so.
 
     Raises:
         DatasetError: There is a defect and `skip_bad` is not set; all are listed. Or no sound frame is left.
     """
-    for split in SPLITS:
-        find_images(config.data_dir, split)  # says what is wrong with a folder that holds no data set
-    check = CheckConfig(data_dir=config.data_dir, labels=config.labels, splits=SPLITS, num_workers=config.num_workers)
+    for split in check.splits:
+        find_labelled(check.data_dir, split)  # says what is wrong with a folder that holds no data set
     findings = checked(check, label_set, remembered=True)
-    if findings.findings and not config.skip_bad:
+    if findings.findings and not skip_bad:
         raise DatasetError(f"{defect_list(findings)}\nmend them, or add --skip-bad to leave these files out")
     bad = {finding.path for finding in findings.findings}
-    samples = {split: find_labelled(config.data_dir, split, bad) for split in SPLITS}
+    samples = {split: find_labelled(check.data_dir, split, bad) for split in check.splits}
     if findings.findings:
-        _tell_skipped(defect_list(findings), [(split, len(samples[split])) for split in SPLITS])
-    for split in SPLITS:
+        _tell_skipped(defect_list(findings), [(split, len(samples[split])) for split in check.splits])
+    for split in check.splits:
         if not samples[split]:
             raise DatasetError(f"no frame of {split} is without a defect; mend the files that are listed above")
-    return samples["train"], samples["val"]
+    return samples
 
 
 def _tell_skipped(defects: str, left: Sequence[tuple[str, int]]) -> None:
     frames = " and ".join(f"{number:,} {split}" for split, number in left)
-    print(f"{defects}\nnote: these files are left out; the run goes on with {frames} frames", file=sys.stderr)
+    print(f"{defects}\nnote: these files are left out; {frames} frames remain", file=sys.stderr)

@@ -1,0 +1,75 @@
+"""A packed split as plain files again: the same pixels, and the same label files byte for byte."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from deeplabv3.data.images import read_image
+from deeplabv3.data.loading import read_in_order
+from deeplabv3.data.packed import PackedSplit, Place, image_digest, read_packed_file, read_packed_image
+from deeplabv3.errors import DatasetError, OutputError
+from deeplabv3.files import write_whole
+
+
+def unpack_split(
+    packed: PackedSplit, out: Path, *, num_workers: int | None = None, progress: Callable[[int], None] | None = None
+) -> None:
+    """Write the files that a packed split was made from; those that are there and hold the same stay.
+
+    Images become PNGs, whatever they were. What packing leaves behind (colours, polygons) does not come back.
+
+    Args:
+        packed: The split.
+        out: The plain data set.
+        num_workers: Processes that encode; None takes one for each core.
+        progress: Called with 1 after each frame.
+
+    Raises:
+        DatasetError: A frame is damaged.
+        OutputError: A file is there and holds something else, or cannot be written.
+    """
+    workers = (os.cpu_count() or 1) if num_workers is None else num_workers
+    places = [Place(packed.folder, frame, packed.label_set) for frame in packed.frames]
+    for _ in read_in_order(partial(unpack_frame, out=out), places, workers):
+        if progress is not None:
+            progress(1)
+
+
+def unpack_frame(place: Place, out: Path) -> None:
+    """Write the files of one frame.
+
+    Raises:
+        DatasetError: It is damaged.
+        OutputError: A file is there and holds something else, or cannot be written.
+    """
+    frame = place.frame
+    image = read_packed_image(place)
+    path = (out / frame.image.path).with_suffix(".png")
+    if image_digest(image) != frame.image_digest:
+        raise DatasetError(f"the pixels of {frame.name} in {place.folder} do not fit their checksum; pack it again")
+    if not path.exists():
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        write_whole(path, file.getvalue())
+    elif image_digest(read_image(path)) != frame.image_digest:
+        raise _holds_something_else(path)
+    for stored in frame.files[1:]:
+        content = read_packed_file(place, stored)
+        path = out / stored.path
+        if hashlib.sha256(content).hexdigest() != stored.sha256:
+            raise DatasetError(f"{stored.path} in {place.folder} does not fit its checksum; pack it again")
+        if not path.exists():
+            write_whole(path, content)
+        elif path.read_bytes() != content:
+            raise _holds_something_else(path)
+
+
+def _holds_something_else(path: Path) -> OutputError:
+    return OutputError(f"{path} is there already and holds something else; remove it, or choose another folder")

@@ -1,0 +1,182 @@
+"""Processes that read: watched, and ended with a cause when one of them dies or stands still.
+
+torch's loader raises what befalls a worker out of a signal handler, wherever the program happens to be: in the middle
+of an update of the weights, for instance. Here it is found out where a batch is waited for, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from deeplabv3.errors import DatasetError, InputError
+
+WORKER_TIMEOUT_SECONDS = 25.0
+"""How long no worker may finish anything while the program waits."""
+
+_POLL_SECONDS = 1
+
+
+class WatchedDataset(Dataset[object]):
+    """A data set whose readers leave a note of what they are reading.
+
+    Args:
+        dataset: What is read.
+        place_of: A key's place among the items.
+        num_workers: How many processes read it.
+    """
+
+    def __init__(self, dataset: Dataset[object], place_of: Callable[[Any], int], num_workers: int) -> None:
+        self.dataset, self.place_of = dataset, place_of
+        self._notes = multiprocessing.RawArray("q", 2 * num_workers)  # process and 1 + place, 0 if none is read
+
+    def __getitem__(self, key: Any) -> object:
+        """Read one item."""
+        info = get_worker_info()
+        assert info is not None
+        note = 2 * info.id
+        self._notes[note], self._notes[note + 1] = os.getpid(), self.place_of(key) + 1
+        item = self.dataset[key]
+        self._notes[note + 1] = 0
+        return item
+
+    def being_read(self) -> dict[int, int]:
+        """The place that each process is reading, by the process."""
+        pairs = zip(self._notes[::2], self._notes[1::2], strict=True)
+        return {process: place - 1 for process, place in pairs if place}
+
+
+def read_by_workers(
+    dataset: Dataset[object],
+    num_workers: int,
+    *,
+    place_of: Callable[[Any], int],
+    name_of: Callable[[int], str],
+    timeout_seconds: float = WORKER_TIMEOUT_SECONDS,
+    **options: Any,
+) -> Iterator[Any]:
+    """The items of a data set, in the order of their keys, made ahead of time by other processes.
+
+    Args:
+        dataset: What is read. An `InputError` that it returns is raised here, where it has no worker's traceback.
+        num_workers: How many processes read; with 0 this one does, and nothing is watched.
+        place_of: A key's place among the items.
+        name_of: What a person calls the item in a place.
+        timeout_seconds: How long no worker may finish anything while the program waits.
+        options: Those of torch's `DataLoader`, a sampler of keys among them.
+
+    Raises:
+        DatasetError: A process died, or none finished anything for too long; what was being read is named.
+        InputError: The first that the data set returns.
+    """
+    options["generator"] = torch.Generator()  # else a seed would be drawn from the run's own random numbers
+    if num_workers == 0:
+        yield from map(_or_raised, DataLoader(dataset, **options))
+        return
+    watched = WatchedDataset(dataset, place_of, num_workers)
+    with _deaths_unannounced() as hush:
+        others = set(multiprocessing.active_children())
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This DataLoader will create")  # as many as were asked for
+            items = iter(
+                DataLoader(
+                    watched,
+                    num_workers=num_workers,
+                    worker_init_fn=_start_worker,
+                    timeout=_POLL_SECONDS,
+                    **options,
+                )
+            )
+        hush()
+        workers = [process for process in multiprocessing.active_children() if process not in others]
+        with suppress(StopIteration):
+            while True:
+                yield _or_raised(_next(items, watched, workers, name_of, timeout_seconds))
+
+
+def _or_raised(item: Any) -> Any:
+    if isinstance(item, InputError):
+        raise item
+    return item
+
+
+def _next(
+    items: Iterator[Any],
+    watched: WatchedDataset,
+    workers: Sequence[BaseProcess],
+    name_of: Callable[[int], str],
+    timeout_seconds: float,
+) -> Any:
+    """The loader's next item, or why there is none."""
+    start = time.monotonic()
+    while True:
+        try:
+            return next(items)
+        except RuntimeError as error:
+            is_late = str(error).startswith("DataLoader timed out")
+            if is_late and time.monotonic() - start < timeout_seconds:
+                continue
+            if not is_late and not str(error).startswith("DataLoader worker (pid"):
+                raise  # from the data set itself
+            reading = watched.being_read()
+            dead = [(process.pid, process.exitcode) for process in workers if process.exitcode is not None]
+            for process in workers:
+                process.kill()  # one that stands still does not heed anything else
+            if dead:
+                pid, code = dead[0]
+                place = reading.get(pid or 0)
+                raise DatasetError(_death(code or 0, None if place is None else name_of(place))) from None
+            names = sorted(name_of(place) for place in reading.values())
+            raise DatasetError(_silence(timeout_seconds, names)) from None
+
+
+def _death(code: int, name: str | None) -> str:
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    step = "look at that file" if name else "see what the system says"
+    if code == -signal.SIGKILL:
+        step = "where the memory was short, give fewer --num-workers"
+    return f"a process that reads images {how}" + (f" while it read {name}" if name else "") + f"; {step}"
+
+
+def _silence(timeout_seconds: float, names: Sequence[str]) -> str:
+    reading = f"they were reading {', '.join(names)}" if names else "they had not begun"
+    return (
+        f"the processes that read images gave nothing for {timeout_seconds:g} s; {reading}: look at the disk and at "
+        "these files, or give --num-workers 0"
+    )
+
+
+@contextmanager
+def _deaths_unannounced() -> Iterator[Callable[[], None]]:
+    """What is yielded takes away the signal handler with which torch's loader raises what befell a worker anywhere."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        yield lambda: None  # then it has none
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield lambda: signal.signal(signal.SIGCHLD, signal.SIG_DFL) and None
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def _start_worker(worker: int) -> None:
+    """A worker decodes on one core, and leaves signals to the process that trains, which ends it when it is done."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def default_num_workers(device_type: str) -> int:
+    """Readers that pay: none beside a CPU that computes, up to 8 beside an accelerator."""
+    return 0 if device_type == "cpu" else min(8, os.cpu_count() or 1)

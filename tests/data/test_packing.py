@@ -1,0 +1,399 @@
+"""Packed splits: the same samples, nothing lost, nothing overwritten."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deeplabv3.cli import main
+from deeplabv3.config import CheckConfig
+from deeplabv3.data import packing
+from deeplabv3.data.cityscapes import find_labelled, find_samples
+from deeplabv3.data.frames import label_set_of, read_frame, read_sample
+from deeplabv3.data.labels import CITYSCAPES, LabelSet
+from deeplabv3.data.loading import train_batches
+from deeplabv3.data.packed import INDEX, packed_splits, read_index, train_id_table
+from deeplabv3.data.packing import JOURNAL, pack_split
+from deeplabv3.data.unpacking import unpack_split
+from deeplabv3.errors import DatasetError, OutputError
+from deeplabv3.report.defects import checked
+from tests.conftest import REPOSITORY, write_frame
+
+
+def pack(data_dir, out, split="train", label_set=CITYSCAPES, **options):
+    samples = find_labelled(data_dir, split)
+    return pack_split(data_dir, out, split, samples, label_set, num_workers=0, **options)
+
+
+@pytest.fixture(scope="session")
+def packed(streets, tmp_path_factory):
+    """The tiny data set, packed; read only."""
+    out = tmp_path_factory.mktemp("packed") / "streets"
+    for split in ("train", "val"):
+        pack(streets, out, split)
+    return out
+
+
+@pytest.fixture
+def copy(streets, tmp_path):
+    """A data set that a test may change, and where it is packed to."""
+    shutil.copytree(streets, tmp_path / "data")
+    return tmp_path / "data", tmp_path / "packed"
+
+
+def reasons(data_dir, remembered=False):
+    findings = checked(CheckConfig(data_dir=data_dir), label_set_of(data_dir, None), remembered=remembered)
+    return [(finding.reason, finding.path.name) for finding in findings.findings]
+
+
+def damage(path, place=-1):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 4])
+def test_batches_are_those_of_the_plain_data(streets, packed, train_config, workers):
+    config = replace(train_config, num_workers=workers)
+    plain, flat = (
+        list(train_batches(find_samples(data_dir, "train"), CITYSCAPES, config, 0, 0, False))
+        for data_dir in (streets, packed)
+    )
+    assert len(plain) == len(flat) == 2
+    for one, other in zip(plain, flat, strict=True):
+        assert torch.equal(one.image, other.image)
+        assert torch.equal(one.label, other.label)
+        assert one.names == other.names
+
+
+def test_whole_frames_are_those_of_the_plain_data(streets, packed):
+    pairs = zip(find_samples(streets, "val"), find_samples(packed, "val"), strict=True)
+    for one, other in ([read_frame(sample, CITYSCAPES, instances=True) for sample in pair] for pair in pairs):
+        np.testing.assert_array_equal(one.image, other.image)
+        np.testing.assert_array_equal(one.label_ids, other.label_ids)
+        np.testing.assert_array_equal(one.instance_ids, other.instance_ids)
+
+
+def test_frames_of_any_size_and_format(tmp_path, rng):
+    for number, (size, suffix) in enumerate(
+        [((1, 1), ".png"), ((7, 300), ".png"), ((64, 5), ".webp"), ((3, 3), ".bmp")]
+    ):
+        image = rng.integers(0, 256, (*size, 3), dtype="uint8")
+        path = write_frame(tmp_path / "data", f"a_000000_00000{number}", image, np.full(size, 7, np.uint8))
+        path.unlink()
+        Image.fromarray(image).save(path.with_suffix(suffix))
+    pack(tmp_path / "data", tmp_path / "packed")
+    found = [find_samples(tmp_path / name, "train") for name in ("data", "packed")]
+    for one, other in zip(*found, strict=True):
+        for plain, flat in zip(read_sample(one, CITYSCAPES), read_sample(other, CITYSCAPES), strict=True):
+            np.testing.assert_array_equal(plain, flat)
+
+
+def test_unpacked_is_what_was_packed(streets, packed, tmp_path):
+    for split in ("train", "val"):
+        unpack_split(read_index(packed / split), tmp_path, num_workers=0)
+    wanted = [path for path in sorted(streets.rglob("*.png")) if not path.stem.endswith("color")]
+    found = sorted(tmp_path.rglob("*.png"))
+    assert [path.relative_to(tmp_path) for path in found] == [path.relative_to(streets) for path in wanted]
+    for one, other in zip(wanted, found, strict=True):
+        if "gtFine" in one.name:
+            assert one.read_bytes() == other.read_bytes()
+        else:
+            np.testing.assert_array_equal(np.asarray(Image.open(one)), np.asarray(Image.open(other)))
+
+
+def test_unpacking_goes_on_and_overwrites_nothing(packed, tmp_path):
+    split = read_index(packed / "val")
+    unpack_split(split, tmp_path, num_workers=0)
+    first, *_, last = sorted(tmp_path.rglob("*.png"))
+    first.unlink()
+    unpack_split(split, tmp_path, num_workers=0)
+    assert first.exists()
+    last.write_bytes(first.read_bytes())
+    with pytest.raises(OutputError, match="is there already and holds something else"):
+        unpack_split(split, tmp_path, num_workers=0)
+
+
+def test_packing_again_does_nothing(copy):
+    data, out = copy
+    assert pack(data, out)
+    before = (out / "train" / INDEX).stat().st_mtime_ns
+    assert not pack(data, out)
+    assert (out / "train" / INDEX).stat().st_mtime_ns == before
+
+
+def test_changed_source_is_packed_again_on_request_only(copy):
+    data, out = copy
+    pack(data, out)
+    image = find_samples(data, "train")[0].image_path
+    Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(image)
+    with pytest.raises(OutputError, match=f"packed before .*{image.name} has changed; add --overwrite"):
+        pack(data, out)
+    assert pack(data, out, overwrite=True)
+    assert not read_sample(find_samples(out, "train")[0], CITYSCAPES)[0].any()
+    assert [path.name for path in out.iterdir()] == ["train"]
+
+
+def test_other_frames_labels_or_things_are_not_replaced(copy, streets):
+    data, out = copy
+    pack(data, out)
+    samples = find_labelled(data, "train")
+    with pytest.raises(OutputError, match="packed from 6 frames, and there are 5 now"):
+        pack_split(data, out, "train", samples[1:], CITYSCAPES)
+    with pytest.raises(OutputError, match="packed with another label set, cityscapes"):
+        pack(data, out, label_set=CITYSCAPES.without(["car"]))
+    with pytest.raises(OutputError, match="packed from "):
+        pack(streets, out)
+    (out / "val").mkdir()
+    with pytest.raises(OutputError, match="is there already and is no packed split"):
+        pack(data, out, "val")
+
+
+@pytest.mark.parametrize("frames_a_flush", [1, 4])
+def test_interrupted_packing_goes_on(copy, monkeypatch, frames_a_flush):
+    data, out = copy
+    monkeypatch.setattr(packing, "_FRAMES_A_FLUSH", frames_a_flush)
+    real, packed_frames = packing.pack_frame, []
+
+    def fail(frame, **options):
+        if len(packed_frames) == 3:
+            raise KeyboardInterrupt
+        packed_frames.append(frame.name)
+        return real(frame, **options)
+
+    monkeypatch.setattr(packing, "pack_frame", fail)
+    with pytest.raises(KeyboardInterrupt):
+        pack(data, out)
+    assert packed_splits(out) == ()
+    with (out / ".train.partial" / JOURNAL).open("a") as journal:
+        journal.write('{"name": "cut o')
+    told = []
+    monkeypatch.setattr(
+        packing, "pack_frame", lambda frame, **options: packed_frames.append(frame.name) or real(frame, **options)
+    )
+    pack(data, out, progress=told.append)
+    assert told == [3, 1, 1, 1]
+    assert len(packed_frames) == len(set(packed_frames)) == 6
+    assert reasons_of_damage(out) == []
+    assert [path.name for path in out.iterdir()] == ["train"]
+
+
+def reasons_of_damage(out):
+    return [pair for pair in reasons(out) if pair[0] != "missing-split"]
+
+
+def test_interrupted_packing_of_what_changed_begins_anew(copy, monkeypatch):
+    data, out = copy
+    real = packing.pack_frame
+    names = []
+
+    def fail(frame, **options):
+        if len(names) == 3:
+            raise KeyboardInterrupt
+        names.append(frame.name)
+        return real(frame, **options)
+
+    monkeypatch.setattr(packing, "pack_frame", fail)
+    with pytest.raises(KeyboardInterrupt):
+        pack(data, out)
+    monkeypatch.setattr(packing, "pack_frame", real)
+    image = next((data / "leftImg8bit/train").rglob("*.png"))
+    os.utime(image, (0, 0))
+    told = []
+    pack(data, out, progress=told.append)
+    assert told == [0, *[1] * 6]
+
+
+def test_killed_packing_goes_on(copy):
+    data, out = copy
+    code = (
+        "import os, signal, sys\n"
+        "from deeplabv3.data import packing\n"
+        "packing._FRAMES_A_FLUSH = 1\n"
+        "real, done = packing.pack_frame, []\n"
+        "def pack_frame(frame, **options):\n"
+        "    if len(done) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    done.append(frame)\n"
+        "    return real(frame, **options)\n"
+        "packing.pack_frame = pack_frame\n"
+        "from deeplabv3.cli import main\n"
+        f"main(['pack', {str(data)!r}, {str(out)!r}, '--num-workers', '0'])\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False, capture_output=True)
+    assert ended.returncode == -signal.SIGKILL
+    assert packed_splits(out) == ()
+    told = []
+    pack(data, out, progress=told.append)
+    assert told == [2, 1, 1, 1, 1]
+    assert reasons_of_damage(out) == []
+
+
+def test_file_that_changes_while_it_is_packed_is_named(copy):
+    data, out = copy
+    samples = find_labelled(data, "train")
+    planned = packing._planned(data, samples)
+    os.utime(samples[0].label_path, (0, 0))
+    with pytest.raises(DatasetError, match=f"{samples[0].label_path} changed while the data set was packed"):
+        packing.pack_frame(planned[0], data, out, CITYSCAPES)
+
+
+@pytest.mark.parametrize("name", ["images.bin", "labels.bin", "files.bin"])
+def test_flipped_bit_is_found_and_named(packed, tmp_path, name):
+    shutil.copytree(packed, tmp_path / "packed")
+    assert reasons(tmp_path / "packed") == []
+    damage(tmp_path / "packed" / "val" / name, -5)
+    (reason, path) = reasons(tmp_path / "packed", remembered=True)[0]
+    last = find_samples(packed, "val")[-1].name
+    endings = {"images.bin": "leftImg8bit", "labels.bin": "gtFine_labelIds", "files.bin": "gtFine_instanceIds"}
+    assert (reason, path) == ("checksum", f"{last}_{endings[name]}.png")
+
+
+def test_damaged_index_or_short_file_is_one_line(packed, tmp_path):
+    shutil.copytree(packed, tmp_path / "packed")
+    index = tmp_path / "packed" / "val" / INDEX
+    whole = index.read_bytes()
+    for content in (whole[:-9], b"", b"[]", whole.replace(b'"height": 64', b'"height": 65', 1), b'{"format": "x"}'):
+        index.write_bytes(content)
+        with pytest.raises(DatasetError, match="is no sound index .*; pack the data set again"):
+            read_index(index.parent)
+    index.write_bytes(whole.replace(b'"version": 1', b'"version": 9'))
+    with pytest.raises(DatasetError, match="has version 9 and this program reads 1"):
+        read_index(index.parent)
+    index.write_bytes(whole)
+    flat = index.with_name("labels.bin")
+    flat.write_bytes(flat.read_bytes()[:-1])
+    with pytest.raises(DatasetError, match="labels.bin has 18,431 bytes and its index says 18,432"):
+        read_index(index.parent)
+
+
+def test_path_out_of_the_data_set_is_refused(packed, tmp_path):
+    split = read_index(packed / "val")
+    bad = replace(split.frames[0], label=replace(split.frames[0].label, path="../../etc/passwd"))
+    (tmp_path / INDEX).write_text(replace(split, frames=(bad,)).to_json())
+    with pytest.raises(DatasetError, match="leads out of the data set"):
+        read_index(tmp_path)
+
+
+def test_checksums_are_remembered_until_a_file_changes(copy, monkeypatch):
+    data, out = copy
+    for split in ("train", "val"):
+        pack(data, out, split)
+
+    def num_read():
+        return checked(CheckConfig(data_dir=out), CITYSCAPES, remembered=True).num_read
+
+    assert [num_read(), num_read()] == [9, 0]
+    os.utime(out / "val" / "images.bin", (0, 0))
+    assert [num_read(), num_read()] == [3, 0]
+
+
+def test_changed_source_is_found_by_the_check(copy):
+    data, out = copy
+    for split in ("train", "val"):
+        pack(data, out, split)
+    image, other = sorted((data / "leftImg8bit/val").rglob("*.png"))[:2]
+    os.utime(other, (0, 0))  # a copy has another time and the same content
+    assert reasons(out) == []
+    damage(image)
+    assert reasons(out) == [("source-changed", image.name)]
+    shutil.rmtree(data)
+    assert reasons(out) == []
+
+
+def test_missing_split_is_told(copy, train_config):
+    data, out = copy
+    pack(data, out)
+    assert reasons(out) == [("missing-split", "val")]
+    with pytest.raises(DatasetError, match="holds no packed split val; it holds train"):
+        find_samples(out, "val")
+
+
+def test_same_picture_in_two_packed_splits_is_found(copy):
+    data, out = copy
+    shutil.copy(*(next((data / "leftImg8bit" / split).rglob("*.png")) for split in ("val", "train")))
+    for split in ("train", "val"):
+        pack(data, out, split)
+    assert [reason for reason, _ in reasons(out)] == ["same-image"]
+
+
+def test_run_on_packed_data_is_that_on_plain_data(streets, packed, train_config, tmp_path):
+    from deeplabv3.training.loop import train
+
+    plain = train(train_config)
+    flat = train(replace(train_config, data_dir=packed, run_dir=tmp_path / "other"))
+    clock = ("seconds", "images_per_second", "waiting_share")
+    for one, other in zip(plain, flat, strict=True):
+        assert {name: one[name] for name in one if name not in clock} == {
+            name: other[name] for name in other if name not in clock
+        }
+
+
+def test_ignored_classes_are_ignored_in_packed_data(streets, packed):
+    label_set = CITYSCAPES.without(["road", "car"])
+    assert train_id_table(CITYSCAPES, label_set) is not None
+    for one, other in zip(find_samples(streets, "train"), find_samples(packed, "train"), strict=True):
+        np.testing.assert_array_equal(read_sample(one, label_set)[1], read_sample(other, label_set)[1])
+
+
+def test_finer_label_set_is_read_from_the_label_files(streets, tmp_path):
+    coarse = LabelSet("coarse", tuple(replace(row, train_id=0) for row in CITYSCAPES.classes))
+    assert train_id_table(coarse, CITYSCAPES) is None
+    pack(streets, tmp_path, label_set=coarse)
+    assert label_set_of(tmp_path, None) == coarse
+    for one, other in zip(find_samples(streets, "train"), find_samples(tmp_path, "train"), strict=True):
+        np.testing.assert_array_equal(read_sample(one, CITYSCAPES)[1], read_sample(other, CITYSCAPES)[1])
+
+
+def test_pack_and_unpack_are_verbs(streets, tmp_path, capsys):
+    out, plain = tmp_path / "packed", tmp_path / "plain"
+    assert main(["pack", str(streets), str(out)]) == 0
+    assert f"train with: deeplabv3 train {out} RUN" in capsys.readouterr().out
+    assert main(["check", str(out)]) == 0
+    assert main(["unpack", str(out), str(plain)]) == 0
+    assert main(["check", str(plain)]) == 0
+    assert "6 train, 3 val frames" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pack", "{packed}", "{out}"], "is packed already; give the data set that it was packed from"),
+        (["pack", "{streets}", "{streets}/packed"], "lies in the data set"),
+        (["pack", "{out}/none", "{out}"], "there is no folder"),
+        (["pack", "{streets}", "{out}", "--splits", "[../x]"], "give names of folders"),
+        (["unpack", "{streets}", "{out}"], "is no packed data set"),
+        (["submit", "{packed}", "--check", "x.zip", "--split", "val"], "deeplabv3 unpack"),
+    ],
+)
+def test_mistakes_are_one_line(streets, packed, tmp_path, capsys, words, message):
+    places = {"streets": streets, "packed": packed, "out": tmp_path / "out"}
+    assert main([word.format(**places) for word in words]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_defect_stops_the_packing(copy, capsys):
+    data, out = copy
+    label = next((data / "gtFine/train").rglob("*labelIds.png"))
+    label.write_bytes(b"")
+    assert main(["pack", str(data), str(out)]) == 2
+    assert "empty-file" in capsys.readouterr().err
+    assert not out.exists()
+    assert main(["pack", str(data), str(out), "--skip-bad"]) == 0
+    assert len(read_index(out / "train").frames) == 5
+
+
+def test_full_disk_is_told_before_packing(copy, monkeypatch):
+    data, out = copy
+    monkeypatch.setattr(packing.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
+    with pytest.raises(OutputError, match="has 0 bytes free and train needs"):
+        pack(data, out)
