@@ -101,7 +101,8 @@ def run_pack(config: PackConfig) -> None:
     check = CheckConfig(
         data_dir=config.data_dir, labels=config.labels, splits=config.splits, num_workers=config.num_workers
     )
-    for split, samples in sound_samples(check, label_set, skip_bad=config.skip_bad).items():
+    splits, _ = sound_samples(check, label_set, skip_bad=config.skip_bad)
+    for split, samples in splits.items():
         with Progress(f"packing {split}", len(samples)) as progress:
             is_new = pack_split(
                 config.data_dir,

@@ -57,8 +57,12 @@ class TrainConfig:
         batch_size: Images a step.
         crop_size: Height and width of training crops, in pixels.
         scale_range: Smallest and largest random scale of an image before it is cropped.
+        cat_max_ratio: Largest share of a crop's labelled pixels that one class may have, before another place is tried
+            (mmsegmentation has 0.75); 1 allows all.
         flip: Mirror half of the samples.
         photometric_distortion: Vary brightness, contrast, saturation and hue.
+        class_sampling: Share of the samples that are drawn for their classes, each class equally often; 0 takes each
+            frame once an epoch (NVIDIA's recipes have 0.5).
         eval_batch_size: Frames of equal size a validation step.
         eval_interval: Epochs between validations.
         save_checkpoint_index: Epochs between kept checkpoints; the last and the best are kept besides.
@@ -66,6 +70,7 @@ class TrainConfig:
         device: auto, cpu, cuda, cuda:N or mps.
         precision: float32, bfloat16 (convolutions only), or auto: bfloat16 where the device computes it natively.
         num_workers: Processes that read images; null chooses. The samples do not depend on it.
+        worker_timeout_seconds: How long these processes may give nothing while the run waits, before it ends.
         checkpoint_dir: Where checkpoints go; null is checkpoints/ in the run's folder.
         losses_dir: Where losses.csv and its plots go, one a kept checkpoint; null is the run's folder, with one plot.
         checkpoint_name: Name of kept checkpoints; {epoch}, {lr} and {wd} are filled in.
@@ -88,8 +93,10 @@ class TrainConfig:
     batch_size: int = 8
     crop_size: tuple[int, int] = (768, 768)
     scale_range: tuple[float, float] = (0.5, 2.0)
+    cat_max_ratio: float = 1.0
     flip: bool = True
     photometric_distortion: bool = False
+    class_sampling: float = 0.0
     eval_batch_size: int = 1
     eval_interval: int = 1
     save_checkpoint_index: int = 5
@@ -97,6 +104,7 @@ class TrainConfig:
     device: str = "auto"
     precision: str = "float32"
     num_workers: int | None = None
+    worker_timeout_seconds: float = 25.0
     checkpoint_dir: Path | None = None
     losses_dir: Path | None = None
     checkpoint_name: str = "epoch_{epoch}"
@@ -119,6 +127,10 @@ class TrainConfig:
         low, high = self.scale_range
         ok = 0 < low <= high <= MAX_SCALE
         require(ok, "scale_range", [low, high], f"give 0 < smallest <= largest <= {MAX_SCALE}, as in [0.5, 2.0]")
+        require(0 < self.cat_max_ratio <= 1, "cat_max_ratio", self.cat_max_ratio, "give above 0 and at most 1")
+        require(0 <= self.class_sampling <= 1, "class_sampling", self.class_sampling, "give 0 to 1")
+        ok = self.worker_timeout_seconds > 0
+        require(ok, "worker_timeout_seconds", self.worker_timeout_seconds, "give above 0")
         for name in ("batch_size", "eval_batch_size", "eval_interval", "save_checkpoint_index"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "give at least 1")
         require(0 <= self.seed < 2**63, "seed", self.seed, "give at least 0 and below 2 ** 63")

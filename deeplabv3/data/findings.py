@@ -92,6 +92,10 @@ class SplitCounts:
     ignored_pixels: int
 
 
+LabelValues = Mapping[Path, tuple[tuple[int, int], ...]]
+"""Each value of each label with the number of its pixels."""
+
+
 @dataclass(frozen=True)
 class Findings:
     """What a check found.
@@ -102,6 +106,7 @@ class Findings:
         findings: All defects, in the order of splits, then paths, then reasons.
         splits: What each split holds, in the order asked for.
         num_read: How many files were decoded; the others were as they were at the last check.
+        label_values: What each label that can be read holds.
     """
 
     data_dir: Path
@@ -109,6 +114,7 @@ class Findings:
     findings: tuple[Finding, ...]
     splits: Mapping[str, SplitCounts]
     num_read: int
+    label_values: LabelValues
 
 
 def in_order(findings: Sequence[Finding], splits: Sequence[str]) -> tuple[Finding, ...]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -68,14 +69,13 @@ def pack_split(
         label_set: What trainIds are.
         num_workers: Processes that decode; None takes one for each core where that pays.
         overwrite: Replace a packed split that is there, once the new one is whole.
-        progress: Told after each frame, and once of those that were done before.
+        progress: Told after each frame, and of those that were done before.
 
     Returns:
         Whether it was written; not if the same frames, unchanged, are packed there already.
 
     Raises:
-        OutputError: Something else is there, or it cannot be written.
-        DatasetError: A file cannot be used, or changes while it is packed.
+        InputError: A file cannot be used, something else is there, or it cannot be written.
     """
     target, hidden = out / split, out / f".{split}.partial"
     planned = _planned(data_dir, samples)
@@ -86,20 +86,26 @@ def pack_split(
     plan = hashlib.sha256(wanted.to_json().encode()).hexdigest()
     done = _read_journal(hidden / JOURNAL, plan)
     _make_room(hidden, wanted, is_new=not done)
+    left = planned[len(done) :]
     with _Journal(hidden, plan, done) as journal:
         if progress is not None:
             progress(len(done))
-        left = planned[len(done) :]
-        num_pixels = sum(frame.height * frame.width for frame in left)
-        workers = num_workers if num_workers is not None else os.cpu_count() or 1 if num_pixels > _FEW_PIXELS else 0
         work = partial(pack_frame, data_dir=data_dir, folder=hidden, label_set=label_set)
-        for frame in read_in_order(work, left, workers):
+        for frame in read_in_order(work, left, _num_workers(num_workers, left), attrgetter("name")):
             journal.add(frame)
             if progress is not None:
                 progress(1)
     write_whole(hidden / INDEX, replace(wanted, frames=tuple(journal.frames)).to_json())
     _put_in_place(hidden, target)
     return True
+
+
+def _num_workers(given: int | None, frames: Sequence[PackedFrame]) -> int:
+    """What was given, or else a process for each core where that pays."""
+    if given is not None:
+        return given
+    num_pixels = sum(frame.height * frame.width for frame in frames)
+    return (os.cpu_count() or 1) if num_pixels > _FEW_PIXELS else 0
 
 
 def _planned(data_dir: Path, samples: Sequence[Sample]) -> tuple[PackedFrame, ...]:

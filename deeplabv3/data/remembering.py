@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def _looked_at(items: Sequence[tuple[Path, str]], num_workers: int) -> Iterator[
         return map(look_at, items)
     from deeplabv3.data.loading import read_in_order  # imports torch, which takes longer than a few files
 
-    return read_in_order(look_at, items, num_workers)
+    return read_in_order(look_at, items, num_workers, itemgetter(0))
 
 
 def memory_path(data_dir: Path) -> Path:

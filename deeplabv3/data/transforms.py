@@ -1,7 +1,8 @@
 """Augmentation: functions of `(image, label, rng)` to `(image, label)`, crop first, resize only the crop.
 
-Images are RGB uint8 `(H, W, 3)`, labels trainIds uint8 `(H, W)`. All chance comes from the generator that is handed
-in, so a sample is a function of its seed alone.
+Frames are arrays, images RGB uint8 `(H, W, 3)` and labels trainIds uint8 `(H, W)`; samples are tensors as the network
+takes them, `(3, H, W)` and `(H, W)`, still of uint8. All chance comes from the generator that is handed in, so a sample
+is a function of its seed alone.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
 from deeplabv3.config import TrainConfig
 from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import IGNORE_INDEX
 
-Pair = tuple[Pixels, Pixels]
+Pair = tuple[Tensor, Tensor]
 
 Window = tuple[int, int, int, int]
 """Top, left, height and width in pixels; it may reach over the edges of a frame."""
@@ -38,11 +40,16 @@ def augment(
         rng: Source of chance.
         config: `crop_size`, `scale_range`, `cat_max_ratio` and `flip` matter.
         wanted_class: A trainId that the crop must show, where the frame does; None for any crop.
+
+    Returns:
+        The image, uint8 `(3, H, W)`, and its trainIds, uint8 `(H, W)`.
     """
     window = random_window(label, rng, config, wanted_class)
-    image = resize(cut(image, window, PADDING_COLOR), config.crop_size)
-    label = resize_label(cut(label, window, IGNORE_INDEX), config.crop_size)
-    return random_flip(image, label, rng) if config.flip else (image, label)
+    sample = (
+        resize(cut(image, window, PADDING_COLOR), config.crop_size),
+        resize_label(cut(label, window, IGNORE_INDEX), config.crop_size),
+    )
+    return random_flip(*sample, rng) if config.flip else sample
 
 
 def random_window(
@@ -114,25 +121,32 @@ def _inside(pixels: Pixels, window: Window) -> Pixels:
     return pixels[max(0, top) : top + height, max(0, left) : left + width]
 
 
-def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """Bilinear, over all source pixels that a target pixel covers; `size` is height and width.
+def resize(image: Pixels, size: tuple[int, int]) -> Tensor:
+    """Bilinear, over all source pixels that a target pixel covers.
 
     It differs from Pillow's by at most 1 in 255 and takes a quarter of the time.
+
+    Args:
+        image: RGB uint8 `(H, W, 3)`.
+        size: Height and width of the result.
+
+    Returns:
+        uint8 `(3, *size)`.
     """
+    pixels = torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1)  # (3, H, W)
     if image.shape[:2] == size:
-        return image
-    pixels = torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1)[None]  # (1, 3, H, W), channels last
-    return F.interpolate(pixels, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+        return pixels.contiguous()
+    return F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]  # (3, *size)
 
 
-def resize_label(label: Pixels, size: tuple[int, int]) -> Pixels:
-    """The nearest pixel's class; on the same grid as `resize`, whose pixel centres it shares."""
-    if label.shape == size:
-        return label
+def resize_label(label: Pixels, size: tuple[int, int]) -> Tensor:
+    """The nearest pixel's class, uint8 `(*size)`; on the same grid as `resize`, whose pixel centres it shares."""
     height, width = size
-    return np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
+    if label.shape != size:
+        label = np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
+    return torch.from_numpy(np.array(label, order="C"))
 
 
-def random_flip(image: Pixels, label: Pixels, rng: np.random.Generator) -> Pair:
+def random_flip(image: Tensor, label: Tensor, rng: np.random.Generator) -> Pair:
     """Mirror half of the samples left to right."""
-    return (image[:, ::-1], label[:, ::-1]) if rng.random() < 0.5 else (image, label)
+    return (image.flip(-1), label.flip(-1)) if rng.random() < 0.5 else (image, label)

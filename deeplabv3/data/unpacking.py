@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 from PIL import Image
@@ -37,7 +38,7 @@ def unpack_split(
     """
     workers = (os.cpu_count() or 1) if num_workers is None else num_workers
     places = [Place(packed.folder, frame, packed.label_set) for frame in packed.frames]
-    for _ in read_in_order(partial(unpack_frame, out=out), places, workers):
+    for _ in read_in_order(partial(unpack_frame, out=out), places, workers, attrgetter("frame.name")):
         if progress is not None:
             progress(1)
 

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 
 from deeplabv3.data.findings import Fault, Finding
@@ -63,7 +64,8 @@ def packed_frames(
     num_bytes = sum(sum(split.num_bytes.values()) for split in unread)
     workers = num_workers if num_workers is not None else os.cpu_count() or 1 if num_bytes > _FEW_BYTES else 0
     damaged: dict[Path, list[str]] = {split.folder: [] for split in packed}
-    for done, (place, paths) in enumerate(zip(places, read_in_order(damaged_files, places, workers), strict=True), 1):
+    read = read_in_order(damaged_files, places, workers, attrgetter("frame.name"))
+    for done, (place, paths) in enumerate(zip(places, read, strict=True), 1):
         damaged[place.folder] += paths
         if progress is not None:
             progress(done, len(places))

@@ -10,12 +10,12 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
@@ -28,17 +28,29 @@ WORKER_TIMEOUT_SECONDS = 25.0
 _POLL_SECONDS = 1
 
 
+class Readable(Protocol):
+    """A data set that can say what it reads."""
+
+    def __getitem__(self, key: Any) -> object:
+        """Read one item; an `InputError` is returned."""
+
+    def place_of(self, key: Any) -> int:
+        """A key's place among the items."""
+
+    def name_of(self, place: int) -> str:
+        """What a person calls the item in a place."""
+
+
 class WatchedDataset(Dataset[object]):
     """A data set whose readers leave a note of what they are reading.
 
     Args:
         dataset: What is read.
-        place_of: A key's place among the items.
         num_workers: How many processes read it.
     """
 
-    def __init__(self, dataset: Dataset[object], place_of: Callable[[Any], int], num_workers: int) -> None:
-        self.dataset, self.place_of = dataset, place_of
+    def __init__(self, dataset: Readable, num_workers: int) -> None:
+        self.dataset = dataset
         self._notes = multiprocessing.RawArray("q", 2 * num_workers)  # process and 1 + place, 0 if none is read
 
     def __getitem__(self, key: Any) -> object:
@@ -46,33 +58,36 @@ class WatchedDataset(Dataset[object]):
         info = get_worker_info()
         assert info is not None
         note = 2 * info.id
-        self._notes[note], self._notes[note + 1] = os.getpid(), self.place_of(key) + 1
-        item = self.dataset[key]
+        place = self.dataset.place_of(key)
+        self._notes[note], self._notes[note + 1] = os.getpid(), place + 1
+        try:
+            item = self.dataset[key]
+        except InputError as error:
+            item = error  # raised here, it would come out wrapped in a traceback
+        except MemoryError:
+            name = self.dataset.name_of(place)
+            item = DatasetError(f"the memory ran out while {name} was read; give fewer --num-workers")
         self._notes[note + 1] = 0
         return item
 
-    def being_read(self) -> dict[int, int]:
-        """The place that each process is reading, by the process."""
+    def being_read(self) -> dict[int, str]:
+        """What each process is reading, or was when it ended, by the process."""
         pairs = zip(self._notes[::2], self._notes[1::2], strict=True)
-        return {process: place - 1 for process, place in pairs if place}
+        return {process: self.dataset.name_of(place - 1) for process, place in pairs if place}
 
 
 def read_by_workers(
-    dataset: Dataset[object],
+    dataset: Readable,
     num_workers: int,
     *,
-    place_of: Callable[[Any], int],
-    name_of: Callable[[int], str],
     timeout_seconds: float = WORKER_TIMEOUT_SECONDS,
     **options: Any,
-) -> Iterator[Any]:
+) -> Generator[Any]:
     """The items of a data set, in the order of their keys, made ahead of time by other processes.
 
     Args:
         dataset: What is read. An `InputError` that it returns is raised here, where it has no worker's traceback.
         num_workers: How many processes read; with 0 this one does, and nothing is watched.
-        place_of: A key's place among the items.
-        name_of: What a person calls the item in a place.
         timeout_seconds: How long no worker may finish anything while the program waits.
         options: Those of torch's `DataLoader`, a sampler of keys among them.
 
@@ -82,9 +97,10 @@ def read_by_workers(
     """
     options["generator"] = torch.Generator()  # else a seed would be drawn from the run's own random numbers
     if num_workers == 0:
-        yield from map(_or_raised, DataLoader(dataset, **options))
+        read_here: Any = dataset  # torch asks for its own class and needs nothing of it
+        yield from map(_or_raised, DataLoader(read_here, **options))
         return
-    watched = WatchedDataset(dataset, place_of, num_workers)
+    watched = WatchedDataset(dataset, num_workers)
     with _deaths_unannounced() as hush:
         others = set(multiprocessing.active_children())
         with warnings.catch_warnings():
@@ -100,9 +116,13 @@ def read_by_workers(
             )
         hush()
         workers = [process for process in multiprocessing.active_children() if process not in others]
-        with suppress(StopIteration):
+        try:
             while True:
-                yield _or_raised(_next(items, watched, workers, name_of, timeout_seconds))
+                yield _or_raised(_next(items, watched, workers, timeout_seconds))
+        except StopIteration:
+            return
+        finally:
+            _end(workers)
 
 
 def _or_raised(item: Any) -> Any:
@@ -111,34 +131,40 @@ def _or_raised(item: Any) -> Any:
     return item
 
 
-def _next(
-    items: Iterator[Any],
-    watched: WatchedDataset,
-    workers: Sequence[BaseProcess],
-    name_of: Callable[[int], str],
-    timeout_seconds: float,
-) -> Any:
+def _next(items: Iterator[Any], watched: WatchedDataset, workers: Sequence[BaseProcess], timeout_seconds: float) -> Any:
     """The loader's next item, or why there is none."""
-    start = time.monotonic()
-    while True:
-        try:
-            return next(items)
-        except RuntimeError as error:
-            is_late = str(error).startswith("DataLoader timed out")
-            if is_late and time.monotonic() - start < timeout_seconds:
-                continue
-            if not is_late and not str(error).startswith("DataLoader worker (pid"):
-                raise  # from the data set itself
-            reading = watched.being_read()
-            dead = [(process.pid, process.exitcode) for process in workers if process.exitcode is not None]
-            for process in workers:
-                process.kill()  # one that stands still does not heed anything else
-            if dead:
-                pid, code = dead[0]
-                place = reading.get(pid or 0)
-                raise DatasetError(_death(code or 0, None if place is None else name_of(place))) from None
-            names = sorted(name_of(place) for place in reading.values())
-            raise DatasetError(_silence(timeout_seconds, names)) from None
+    is_silent = threading.Event()
+
+    def end() -> None:
+        is_silent.set()
+        _end(workers)
+
+    # Not the loader's own limit: it does not hold where a batch is fetched from a process that stands still.
+    limit = threading.Timer(timeout_seconds, end)
+    limit.start()
+    try:
+        while True:
+            try:
+                return next(items)
+            except (RuntimeError, OSError, EOFError) as error:
+                if str(error).startswith("DataLoader timed out"):
+                    continue  # it has looked whether all processes live
+                dead = [process for process in workers if process.exitcode is not None]
+                reading = watched.being_read()
+                if is_silent.is_set():
+                    raise DatasetError(_silence(timeout_seconds, sorted(reading.values()))) from None
+                if dead:
+                    raise DatasetError(_death(dead[0].exitcode or 0, reading.get(dead[0].pid or 0))) from None
+                raise
+    finally:
+        limit.cancel()
+
+
+def _end(workers: Sequence[BaseProcess]) -> None:
+    for process in workers:
+        process.kill()  # one that stands still does not heed anything else
+    for process in workers:
+        process.join()
 
 
 def _death(code: int, name: str | None) -> str:
@@ -158,14 +184,14 @@ def _silence(timeout_seconds: float, names: Sequence[str]) -> str:
 
 
 @contextmanager
-def _deaths_unannounced() -> Iterator[Callable[[], None]]:
+def _deaths_unannounced() -> Iterator[Callable[[], object]]:
     """What is yielded takes away the signal handler with which torch's loader raises what befell a worker anywhere."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
         yield lambda: None  # then it has none
         return
     before = signal.getsignal(signal.SIGCHLD)
     try:
-        yield lambda: signal.signal(signal.SIGCHLD, signal.SIG_DFL) and None
+        yield partial(signal.signal, signal.SIGCHLD, signal.SIG_DFL)
     finally:
         signal.signal(signal.SIGCHLD, before)
 

@@ -21,7 +21,8 @@ from deeplabv3.data.cityscapes import (
 from deeplabv3.data.frames import Frame, check_sizes, label_set_of, read_image_of, size_of
 from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import IGNORE_INDEX, UNKNOWN, LabelSet
-from deeplabv3.data.loading import default_num_workers, eval_batches
+from deeplabv3.data.loading import eval_batches
+from deeplabv3.data.workers import default_num_workers
 from deeplabv3.distributed import ending_together, is_first, process_group, share_of
 from deeplabv3.evaluation.confusion import no_counts
 from deeplabv3.evaluation.frames import combined, count_frame, why_no_iiou_of

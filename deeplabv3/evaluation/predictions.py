@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,7 @@ def score_files(
     count = partial(_count_file, label_set=label_set, instances=not why_no_iiou)
     own_faults = []
     with Progress("scoring", len(own)) as progress, ending_together():
-        for outcome in read_in_order(count, own, workers if len(own) > 1 else 0):
+        for outcome in read_in_order(count, own, workers if len(own) > 1 else 0, itemgetter(1)):
             if isinstance(outcome, str):
                 own_faults.append(outcome)
             else:

@@ -9,7 +9,7 @@ import torch
 
 from deeplabv3.config import ModelConfig, TrainConfig
 from deeplabv3.data.labels import LabelSet
-from deeplabv3.data.loading import default_num_workers
+from deeplabv3.data.workers import default_num_workers
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.model.checkpoint import Checkpoint, differences, label_set_of, read_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3

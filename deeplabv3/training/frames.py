@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from deeplabv3.config import CheckConfig, TrainConfig
 from deeplabv3.data.cityscapes import Sample, find_labelled
+from deeplabv3.data.findings import LabelValues
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.errors import DatasetError
 from deeplabv3.report.defects import checked, defect_list
@@ -14,18 +15,20 @@ from deeplabv3.report.defects import checked, defect_list
 SPLITS = ("train", "val")
 
 
-def sound_frames(config: TrainConfig, label_set: LabelSet) -> tuple[list[Sample], list[Sample]]:
-    """The training and the validation frames of a run.
+def sound_frames(config: TrainConfig, label_set: LabelSet) -> tuple[list[Sample], list[Sample], LabelValues]:
+    """The training and the validation frames of a run, and what their labels hold.
 
     Args and Raises are those of `sound_samples`.
     """
     check = CheckConfig(data_dir=config.data_dir, labels=config.labels, splits=SPLITS, num_workers=config.num_workers)
-    samples = sound_samples(check, label_set, skip_bad=config.skip_bad)
-    return samples["train"], samples["val"]
+    samples, label_values = sound_samples(check, label_set, skip_bad=config.skip_bad)
+    return samples["train"], samples["val"], label_values
 
 
-def sound_samples(check: CheckConfig, label_set: LabelSet, *, skip_bad: bool) -> dict[str, list[Sample]]:
-    """The frames of each split, after every file of theirs was looked at.
+def sound_samples(
+    check: CheckConfig, label_set: LabelSet, *, skip_bad: bool
+) -> tuple[dict[str, list[Sample]], LabelValues]:
+    """The frames of each split, after every file of theirs was looked at, and what their labels hold.
 
     What has not changed since the last check of the data set is not read again.
 
@@ -49,7 +52,7 @@ def sound_samples(check: CheckConfig, label_set: LabelSet, *, skip_bad: bool) ->
     for split in check.splits:
         if not samples[split]:
             raise DatasetError(f"no frame of {split} is without a defect; mend the files that are listed above")
-    return samples
+    return samples, findings.label_values
 
 
 def _tell_skipped(defects: str, left: Sequence[tuple[str, int]]) -> None:

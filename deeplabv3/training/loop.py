@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from deeplabv3.config import InferenceConfig, TrainConfig
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.frames import label_set_of
 from deeplabv3.data.labels import IGNORE_INDEX, LabelSet
-from deeplabv3.data.loading import Batch, batch_keys, train_batches
+from deeplabv3.data.loading import Batch, class_pixels, num_batches, train_batches
+from deeplabv3.data.photometric import recolored
 from deeplabv3.distributed import require_single
 from deeplabv3.errors import DatasetError, InputError, NonFiniteError
 from deeplabv3.evaluation.evaluate import score_model
@@ -67,9 +70,9 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     folders = (paths.run_dir, paths.checkpoint_dir, paths.losses_dir)
     for folder in folders:
         require_writable(folder)
-    train_samples, val_samples = sound_frames(config, labels)
+    train_samples, val_samples, label_values = sound_frames(config, labels)
     config = completed(config, label_set, device)
-    steps_per_epoch = len(batch_keys(len(train_samples), config, epoch=0))
+    steps_per_epoch = num_batches(len(train_samples), config)
     epochs = num_epochs(config.phases)
     epoch_content = describe_epoch(train_samples, config, steps_per_epoch)
     start = checkpoint_to_resume(paths, config, label_set, epoch_content)
@@ -99,14 +102,16 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
 
     # 4. Loop.
     scores: Scores | None = None
-    with StopSignals() as stop:
+    shown = class_pixels(train_samples, label_values, label_set) if config.class_sampling else None
+    ahead = range(position.epoch, epochs)
+    stream = train_batches(train_samples, label_set, config, ahead, position.batch, shown, device.type == "cuda")
+    with StopSignals() as stop, closing(stream):
         try:
             for epoch in range(position.epoch, epochs):
                 model.train()
-                stream = train_batches(train_samples, label_set, config, epoch, position.batch, device.type == "cuda")
                 watch = Stopwatch()
                 with Progress(f"epoch {epoch + 1}/{epochs}", steps_per_epoch, position.batch) as progress:
-                    for batch in watch.timed(stream):
+                    for batch in watch.timed(islice(stream, steps_per_epoch - position.batch)):
                         step = epoch * steps_per_epoch + position.batch
                         loss = train_step(model, optimizer, batch, rate_at(step), step, device, config.precision)
                         position.batch += 1
@@ -184,6 +189,9 @@ def train_step(
     if bool((batch.label == IGNORE_INDEX).all()):
         return None
     image = batch.image.to(device, non_blocking=True)  # (N, 3, H, W)
+    image = image.contiguous(memory_format=torch.channels_last)
+    if batch.color is not None:
+        image = recolored(image, batch.color.to(device, non_blocking=True))  # (N, 3, H, W)
     label = batch.label.to(device, non_blocking=True)  # (N, H, W)
     optimizer.zero_grad(set_to_none=True)
     with autocast(device, precision):

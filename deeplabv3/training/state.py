@@ -19,7 +19,7 @@ from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.model.checkpoint import SUFFIX, Checkpoint, load_weights
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.records import to_record
+from deeplabv3.records import default_record, to_record
 from deeplabv3.report.curves import History, plot_losses, write_log, write_losses
 from deeplabv3.report.page import PAGE, pictures_in
 from deeplabv3.training.schedule import num_epochs, phase_of_epoch
@@ -117,7 +117,8 @@ def config_yaml(config: TrainConfig) -> str:
     """A run's configuration as YAML, opening with the command that repeats it."""
     import yaml  # costs start-up time
 
-    left_out = {*PLACES, "num_classes", "num_workers", "resume"}  # what another folder, data set or machine decides
+    # What another folder, data set or machine decides.
+    left_out = {*PLACES, "num_classes", "num_workers", "worker_timeout_seconds", "resume"}
     values = {name: value for name, value in to_record(config).items() if name not in left_out}
     command = shlex.join(
         ["deeplabv3", "train", str(config.data_dir), "NEW_RUN", "--config", str(RunPaths(config).config)]
@@ -134,7 +135,8 @@ def describe_epoch(samples: Sequence[Sample], config: TrainConfig, steps_per_epo
 def changes(before: Mapping[str, Any], config: TrainConfig) -> str:
     """Which values of a run's record differ from a configuration, in words; places and readers do not count."""
     now = to_record(config)
-    same_run = {*PLACES, "resume", "num_workers", "device", "report", "skip_bad"}
+    before = {**default_record(TrainConfig), **before}  # what a run's version did not know yet, it did as by default
+    same_run = {*PLACES, "resume", "num_workers", "worker_timeout_seconds", "device", "report", "skip_bad"}
     names = [name for name in now if name not in same_run and before.get(name) != now[name]]
     return ", ".join(f"{name} {before.get(name)} -> {now[name]}" for name in names)
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def damage(path, place=-1):
 def test_batches_are_those_of_the_plain_data(streets, packed, train_config, workers):
     config = replace(train_config, num_workers=workers)
     plain, flat = (
-        list(train_batches(find_samples(data_dir, "train"), CITYSCAPES, config, 0, 0, False))
+        list(train_batches(find_samples(data_dir, "train"), CITYSCAPES, config, range(1)))
         for data_dir in (streets, packed)
     )
     assert len(plain) == len(flat) == 2
@@ -156,57 +157,48 @@ def test_other_frames_labels_or_things_are_not_replaced(copy, streets):
         pack(data, out, "val")
 
 
-@pytest.mark.parametrize("frames_a_flush", [1, 4])
-def test_interrupted_packing_goes_on(copy, monkeypatch, frames_a_flush):
-    data, out = copy
-    monkeypatch.setattr(packing, "_FRAMES_A_FLUSH", frames_a_flush)
-    real, packed_frames = packing.pack_frame, []
-
-    def fail(frame, **options):
-        if len(packed_frames) == 3:
-            raise KeyboardInterrupt
-        packed_frames.append(frame.name)
-        return real(frame, **options)
-
-    monkeypatch.setattr(packing, "pack_frame", fail)
-    with pytest.raises(KeyboardInterrupt):
-        pack(data, out)
-    assert packed_splits(out) == ()
-    with (out / ".train.partial" / JOURNAL).open("a") as journal:
-        journal.write('{"name": "cut o')
-    told = []
-    monkeypatch.setattr(
-        packing, "pack_frame", lambda frame, **options: packed_frames.append(frame.name) or real(frame, **options)
-    )
-    pack(data, out, progress=told.append)
-    assert told == [3, 1, 1, 1]
-    assert len(packed_frames) == len(set(packed_frames)) == 6
-    assert reasons_of_damage(out) == []
-    assert [path.name for path in out.iterdir()] == ["train"]
-
-
-def reasons_of_damage(out):
-    return [pair for pair in reasons(out) if pair[0] != "missing-split"]
-
-
-def test_interrupted_packing_of_what_changed_begins_anew(copy, monkeypatch):
+@pytest.fixture
+def interrupted(copy, monkeypatch):
+    """A packing that was interrupted after three frames, each of them flushed."""
     data, out = copy
     real = packing.pack_frame
-    names = []
+    names: list[str] = []
 
-    def fail(frame, **options):
+    def pack_frame(frame, **options):
         if len(names) == 3:
             raise KeyboardInterrupt
         names.append(frame.name)
         return real(frame, **options)
 
-    monkeypatch.setattr(packing, "pack_frame", fail)
-    with pytest.raises(KeyboardInterrupt):
-        pack(data, out)
-    monkeypatch.setattr(packing, "pack_frame", real)
-    image = next((data / "leftImg8bit/train").rglob("*.png"))
-    os.utime(image, (0, 0))
-    told = []
+    monkeypatch.setattr(packing, "_FRAMES_A_FLUSH", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "pack_frame", pack_frame)
+        with pytest.raises(KeyboardInterrupt):
+            pack(data, out)
+    assert packed_splits(out) == ()
+    return data, out
+
+
+def test_interrupted_packing_goes_on(interrupted):
+    data, out = interrupted
+    with (out / ".train.partial" / JOURNAL).open("a") as journal:
+        journal.write('{"name": "cut o')
+    told: list[int] = []
+    pack(data, out, progress=told.append)
+    assert told == [3, 1, 1, 1]
+    assert damaged(out) == []
+    assert [path.name for path in out.iterdir()] == ["train"]
+    assert not (out / "train" / JOURNAL).exists()
+
+
+def damaged(out):
+    return [pair for pair in reasons(out) if pair[0] != "missing-split"]
+
+
+def test_interrupted_packing_of_what_changed_begins_anew(interrupted):
+    data, out = interrupted
+    os.utime(find_samples(data, "train")[0].image_path, (0, 0))
+    told: list[int] = []
     pack(data, out, progress=told.append)
     assert told == [0, *[1] * 6]
 
@@ -229,10 +221,10 @@ def test_killed_packing_goes_on(copy):
     ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False, capture_output=True)
     assert ended.returncode == -signal.SIGKILL
     assert packed_splits(out) == ()
-    told = []
+    told: list[int] = []
     pack(data, out, progress=told.append)
     assert told == [2, 1, 1, 1, 1]
-    assert reasons_of_damage(out) == []
+    assert damaged(out) == []
 
 
 def test_file_that_changes_while_it_is_packed_is_named(copy):
@@ -394,6 +386,6 @@ def test_defect_stops_the_packing(copy, capsys):
 
 def test_full_disk_is_told_before_packing(copy, monkeypatch):
     data, out = copy
-    monkeypatch.setattr(packing.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     with pytest.raises(OutputError, match="has 0 bytes free and train needs"):
         pack(data, out)

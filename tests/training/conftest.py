@@ -48,7 +48,7 @@ def unchecked(monkeypatch):
     monkeypatch.setattr(
         loop,
         "sound_frames",
-        lambda config, _: tuple(find_samples(config.data_dir, split) for split in ("train", "val")),
+        lambda config, _: (*(find_samples(config.data_dir, split) for split in ("train", "val")), {}),
     )
 
 

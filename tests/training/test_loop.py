@@ -271,7 +271,9 @@ def test_non_finite_numbers_stop_before_the_update(tiny_config, where):
 
 def test_golden_losses(streets, tmp_path, golden):
     """Twenty steps in float64; a refactoring must not move the tenth digit."""
-    config = make_config(streets, tmp_path)
+    config = replace(
+        make_config(streets, tmp_path), scale_range=(1.0, 1.0)
+    )  # resizing may differ by 1 in 255 elsewhere
     torch.manual_seed(0)
     model = DeepLabV3(replace(config.model, dropout=0.0)).double().train()
     generator = np.random.default_rng(0)
@@ -284,8 +286,8 @@ def test_golden_losses(streets, tmp_path, golden):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4, fused=True)
     samples = find_samples(streets, "train")
     losses = []
-    for step in range(20):
-        batch = next(train_batches(samples, CITYSCAPES, config, step // 2, step % 2, pin_memory=False))
+    stream = train_batches(samples, CITYSCAPES, config, range(10))
+    for step, batch in enumerate(stream):
         rate = learning_rate(step, PHASES, 2) or 0.005
         losses.append(train_step(model, optimizer, batch, rate, step, CPU, "float32"))
     assert np.mean(losses[-4:]) < np.mean(losses[:4])

@@ -1,0 +1,57 @@
+import colorsys
+
+import numpy as np
+import pytest
+import torch
+
+from deeplabv3.data import photometric
+from deeplabv3.data.photometric import draw_color, recolored
+
+
+@pytest.mark.parametrize(
+    ("change", "amount", "before", "after"),
+    [
+        ("_brightness", 1.0, (10, 20, 30), (42, 52, 62)),
+        ("_contrast", 0.0, (10, 20, 30), (5, 10, 15)),
+        ("_saturation", 0.5, (10, 20, 30), (10, 20, 30)),
+        ("_hue", 0.5, (10, 20, 30), (10, 20, 30)),
+    ],
+)
+def test_each_change_is_its_formula(change, amount, before, after):
+    matrix = getattr(photometric, change)(amount)
+    np.testing.assert_allclose(matrix[:, :3] @ before + matrix[:, 3], after, atol=1e-9)
+
+
+@pytest.mark.parametrize("change", ["_saturation", "_hue"])
+@pytest.mark.parametrize("amount", [0.0, 0.3, 1.0])
+def test_grey_stays_grey(change, amount):
+    matrix = getattr(photometric, change)(amount)
+    np.testing.assert_allclose(matrix[:, :3] @ (90, 90, 90) + matrix[:, 3], 90, atol=1e-9)
+
+
+def test_hue_turns_by_at_most_18_degrees():
+    before = np.array([0.6, 0.4, 0.3])
+    after = photometric._hue(1.0)[:, :3] @ before
+    turned = (colorsys.rgb_to_hsv(*after)[0] - colorsys.rgb_to_hsv(*before)[0]) * 360
+    assert abs(turned) == pytest.approx(18, abs=3)
+
+
+def test_half_of_the_samples_are_changed_by_each():
+    matrices = [draw_color(np.random.default_rng(seed)) for seed in range(400)]
+    unchanged = sum(bool((matrix == np.eye(3, 4)).all()) for matrix in matrices)
+    assert 10 < unchanged < 45  # one in sixteen
+
+
+def test_batch_is_recolored_frame_by_frame(rng):
+    image = rng.integers(0, 256, (3, 5, 7, 3), dtype=np.uint8)
+    colors = np.stack([draw_color(np.random.default_rng(seed)) for seed in range(3)])
+    batch = torch.from_numpy(image).permute(0, 3, 1, 2)
+    changed = recolored(batch, torch.from_numpy(colors).float()).permute(0, 2, 3, 1).numpy()
+    for pixels, color, seen in zip(image, colors, changed, strict=True):
+        wanted = (pixels.astype(float) @ color[:, :3].T + color[:, 3]).clip(0, 255)
+        np.testing.assert_allclose(seen, wanted, atol=1e-3)
+
+
+def test_no_change_is_the_same_picture(rng):
+    image = torch.from_numpy(rng.integers(0, 256, (2, 3, 4, 5), dtype=np.uint8))
+    assert torch.equal(recolored(image, torch.eye(3, 4).expand(2, 3, 4)), image.float())
