@@ -19,6 +19,9 @@ from deeplabv3.model.importers import Imported, import_weights
 from deeplabv3.model.zoo import ALIASES, PUBLISHED, find_published
 from deeplabv3.records import to_record
 
+CLASSES = ("meta.CLASSES", "meta.dataset_meta.classes", "meta.dataset_meta.CLASSES")
+"""Where mmsegmentation keeps the names of its classes, before its version 1 and since."""
+
 MAX_HEADER_BYTES = 100_000_000  # what safetensors itself allows
 
 
@@ -58,8 +61,9 @@ def import_file(path: Path, *, output_stride: int | None = None) -> tuple[Import
     """
     foreign = read_foreign(path)
     imported = import_weights(foreign, output_stride=output_stride)
+    text = next((foreign.notes[place] for place in CLASSES if place in foreign.notes), "[]")
     try:
-        names = [str(name) for name in json.loads(foreign.notes.get("meta.CLASSES", "[]"))]
+        names = [str(name) for name in json.loads(text)]
     except (ValueError, TypeError):
         names = []
     return imported, label_set_of_names(imported.config.num_classes, names)

@@ -109,6 +109,109 @@ def test_configuration_in_the_file_decides_over_its_name():
     assert "by the configuration in the file" in imported.assumed
 
 
+# As mmengine writes a configuration: sorted, a value a line, the auxiliary head first.
+MMENGINE = """auxiliary_head = dict(align_corners=True, dilations=(9, ))
+model = dict(
+    auxiliary_head=dict(
+        align_corners={other}, channels=4),
+    backbone=dict(
+        contract_dilation={contract},
+        dilations=(
+            1,
+            1,
+            1,
+            2,
+        ),
+        norm_cfg=dict(requires_grad=True, type='SyncBN'),
+        {grid}
+        strides=(
+            1,
+            2,
+            {third},
+            1,
+        )),
+    decode_head=dict(
+        align_corners={corners},
+        dilations=(
+            1,
+            {rates},
+        ),
+        loss_decode=dict(loss_weight=1.0)))
+"""
+
+
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize(
+    ("third", "grid", "contract", "dilations", "rates"),
+    [
+        (1, (), True, [[(1, 1), (2, 2)], [(2, 2), (4, 4)]], (12, 24, 36)),
+        (1, (), False, [[(2, 2)], [(4, 4)]], (12, 24, 36)),
+        (2, (), True, [[(1, 1)], [(1, 1), (2, 2)]], (12, 24, 36)),
+        (2, (1, 2, 4), True, [[(1, 1)], [(1, 1), (2, 2), (4, 4)]], (6, 12, 18)),
+        (2, (1, 2, 1), True, [[(1, 1)], [(1, 1), (2, 2), (1, 1)]], (3, 6, 9)),
+    ],
+)
+def test_mmengine_keeps_its_configuration_elsewhere(third, grid, contract, dilations, rates, corners):
+    backbone = peers.Backbone((3, 4, 6, 3), (1, 2, third, 1), [*PLAIN, *dilations])
+    theirs = peers.randomised(peers.MMSeg(backbone, rates, channels=16, aux_channels=4, align_corners=corners))
+    text = MMENGINE.format(
+        other=not corners,
+        contract=contract,
+        grid="multi_grid=(\n" + ",\n".join(map(str, grid)) + ",\n)," if grid else "",
+        third=third,
+        corners=corners,
+        rates=",\n".join(map(str, rates)),
+    )
+    file = Foreign(Path("iter_80000.pth"), dict(theirs.state_dict()), {"meta.cfg": text})
+    imported = assert_same_logits(theirs, file, (97, 65))
+    assert imported.config.output_stride == 8 * third
+    assert "by the configuration in the file" in imported.assumed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "backbone=dict(strides=(0, 0, 0, 0))",
+        "backbone=dict(strides=(1, 1, 1, 1))",
+        f"backbone=dict(strides=({'9' * 5000}, ))",
+        "backbone=dict(strides=(" * 1000,
+        "decode_head=dict(dilations=(1, 999, 1))",
+        "decode_head=dict(dilations=(1,))",
+        "decode_head=dict(dilations=([({",
+    ],
+)
+def test_configuration_that_makes_no_sense_does_no_harm(text):
+    theirs = peers.MMSeg(
+        peers.Backbone((3, 4, 6, 3), **D8, dilations=[*PLAIN, [(1, 1)], [(1, 1)]]), (1, 1, 1), channels=16
+    )
+    try:
+        import_weights(Foreign(Path("f.pth"), dict(theirs.state_dict()), {"meta.config": text}))
+    except CheckpointError as error:
+        assert str(error).startswith("f.pth ")  # noqa: PT017 - an import is as good
+
+
+@pytest.mark.parametrize(("kind", "name"), [("d8", "a-d8.pth"), ("usual", "model.pth")])
+def test_what_was_taken_for_granted_is_said(kind, name):
+    theirs = peers.MMSeg(
+        peers.Backbone((3, 4, 6, 3), **D8, dilations=[*PLAIN, [(1, 1)], [(1, 1)]]), (1, 1, 1), channels=16
+    )
+    assumed = import_weights(foreign(theirs, name)).assumed
+    assert assumed.startswith("D8, rates (12, 24, 36), align_corners False, ")
+    assert assumed.endswith("by the file's name" if kind == "d8" else "as is usual there")
+
+
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+def test_multi_grid_at_other_strides(output_stride):
+    """At 32 the first rate would be a half, and is 1."""
+    theirs = peers.MMSeg(
+        peers.Backbone((3, 4, 6, 3), **D8, dilations=[*PLAIN, [(1, 1)], [(1, 1)]]), (1, 1, 1), channels=16
+    )
+    imported = import_weights(foreign(theirs, "d16-mg124.pth"), output_stride=output_stride)
+    rates = {8: (2, 4, 8), 16: (1, 2, 4), 32: (1, 1, 2)}[output_stride]
+    assert imported.config.block_rates[1] == rates
+    assert imported.config.aspp_rates == {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}[output_stride]
+
+
 @pytest.mark.parametrize("output_stride", [8, 16])
 @pytest.mark.parametrize("plus", [False, True])
 def test_vainf(plus, output_stride):
@@ -170,10 +273,86 @@ def test_half_a_network_is_reported(tensors):
     assert "stages have 3, 4, 6, 0 blocks" in refused(rest)
 
 
+@pytest.mark.parametrize("name", ["classifier.classifier.4.weight", "backbone.conv1.weight"])
+@pytest.mark.parametrize("shape", [(), (64,), (0, 0, 0, 0), (3, 5, 5, 5)])
+def test_impossible_shape_is_reported(tensors, name, shape):
+    assert refused({**tensors, name: torch.zeros(shape)}).startswith("f.pth ")
+
+
+@pytest.mark.parametrize(
+    "name", ["classifier.classifier.0.convs.0.0.weight", "classifier.classifier.0.project.0.weight"]
+)
+def test_convolution_of_no_dimensions_is_reported(tensors, name):
+    message = f"f.pth has {name} of (); a convolution has 4 dimensions: give the weights of a whole network"
+    assert message in refused({**tensors, name: torch.tensor(1.0)})
+
+
+def test_faults_are_told_in_the_names_of_the_file():
+    theirs = peers.MMSeg(
+        peers.Backbone((3, 4, 6, 3), **D8, dilations=[*PLAIN, [(1, 1)], [(1, 1)]]), (12, 24, 36), channels=16
+    )
+    state = dict(theirs.state_dict())
+    pooling = {name: value for name, value in state.items() if "image_pool" not in name}
+    assert "differs: decode_head.image_pool.1.conv.weight is missing, decode_head.image_pool.1.bn.weight" in refused(
+        pooling
+    )
+    end = {name: value for name, value in state.items() if "conv_seg" not in name}
+    assert "f.pth lacks decode_head.conv_seg.weight, so it is no whole DeepLab of mmseg" in refused(end)
+    bottleneck = {"decode_head.bottleneck.conv.weight": torch.zeros(16, 81, 3, 3)}
+    assert "decode_head.bottleneck.conv.weight is (16, 81, 3, 3) instead of (16, 80, 3, 3)" in refused(
+        {**state, **bottleneck}
+    )
+
+
+def test_every_unknown_name_counts(tensors):
+    more = {f"extra.{number}": torch.zeros(1) for number in range(9)}
+    assert "extra.0 is not known, extra.1 is not known, extra.2 is not known and 6 more; give" in refused(
+        tensors | more
+    )
+
+
+def test_name_that_comes_twice_is_reported():
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    state = smp.DeepLabV3("resnet18", encoder_weights=None, classes=19).state_dict()
+    assert "differs: decoder.1.weight is not known" in refused(
+        {**state, "decoder.1.weight": state["decoder.conv.weight"]}
+    )
+
+
+def test_more_classes_than_label_pngs_hold(tensors):
+    end = {
+        "classifier.classifier.4.weight": torch.zeros(300, 256, 1, 1),
+        "classifier.classifier.4.bias": torch.zeros(300),
+    }
+    assert "f.pth has 300 classes; label PNGs hold at most 254" in refused(tensors | end)
+
+
+def test_halves_become_floats_and_whole_numbers_are_refused(tensors):
+    def changed(dtype):
+        return {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
+
+    halves = import_weights(Foreign(Path("f.pth"), changed(torch.float16), {})).tensors
+    assert {value.dtype for value in halves.values()} == {torch.float32, torch.int64}
+    assert "backbone.conv1.weight is of torch.int8 instead of float32" in refused(changed(torch.int8))
+
+
+@pytest.mark.parametrize("name", ["efficientnet-b0", "tu-resnet18"])
+def test_other_backbones_are_named(name):
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    state = smp.DeepLabV3(name, encoder_weights=None, classes=2).state_dict()
+    message = refused(state)
+    assert "has a backbone without the stages of a ResNet, but with encoder." in message
+    assert "known are resnet18, " in message
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
     [
         ("rpn.head.conv.weight", "a detection model"),
+        ("backbone.body.conv1.weight", "a detection model"),
+        ("roi_head.bbox_head.fc_cls.weight", "a detection model"),
+        ("head.classification_head.cls_logits.weight", "a detection model"),
+        ("classifier.4.weight", "another model of torchvision, probably FCN"),
         ("fc.weight", "a classifier of images; give it to train as --backbone-weights"),
         ("sem_seg_head.predictor.weight", "a DeepLab of detectron2"),
         ("something.else", "of no known project: its names begin with something.else"),

@@ -152,3 +152,10 @@ def test_classes_in_a_file_are_its_label_set(theirs, tmp_path):
     names = [f"thing {index}" for index in range(19)]
     torch.save({"meta": {"CLASSES": names}, "state_dict": theirs.state_dict()}, tmp_path / "own.pth")
     assert load_model(tmp_path / "own.pth")[1].names == tuple(names)
+
+
+def test_classes_are_found_where_mmengine_puts_them(theirs, tmp_path):
+    names = tuple(f"thing {index}" for index in range(19))
+    meta = {"dataset_meta": {"classes": names, "palette": [[0, 0, 0]] * 19}, "cfg": "model=dict()"}
+    torch.save({"meta": meta, "state_dict": theirs.state_dict()}, tmp_path / "own.pth")
+    assert load_model(tmp_path / "own.pth")[1].names == names
