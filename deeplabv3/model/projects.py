@@ -115,12 +115,12 @@ SIGNS = {
 UNUSED = ("backbone.fc.", "encoder.fc.")
 """The ImageNet classifier, which some files keep."""
 
-_DETECTION = "a detection model, which has no DeepLab head"
-_DETECTION_PARTS = ("rpn.", "rpn_head.", "roi_heads.", "roi_head.", "bbox_head.", "box_head.")
-_DETECTION_PARTS += ("head.classification_head.", "head.regression_head.", "backbone.body.", "class_embed.")
-
+_OF_DETECTION = (
+    *("rpn.", "rpn_head.", "roi_heads.", "roi_head.", "bbox_head.", "box_head."),
+    *("head.classification_head.", "head.regression_head.", "backbone.body.", "class_embed."),
+)
 OTHERS = {
-    **dict.fromkeys(_DETECTION_PARTS, _DETECTION),
+    **dict.fromkeys(_OF_DETECTION, "a detection model, which has no DeepLab head"),
     "decoder.block1.": "DeepLabV3Plus of segmentation_models.pytorch, whose separable convolutions differ",
     "decoder.aspp.convs.1.0.0.": "DeepLabV3 of segmentation_models.pytorch with separable convolutions",
     "segmentation_head.": "another model of segmentation_models.pytorch",
