@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from deeplabv3.config import CONVS_OF_BLOCK, NUM_BLOCKS, ModelConfig
+from deeplabv3.errors import InputError
 from deeplabv3.model.foreign import Foreign
 
 
@@ -205,10 +206,10 @@ def describe_smp(config: ModelConfig, foreign: Foreign, output_stride: int | Non
 
 def describe_original(config: ModelConfig, foreign: Foreign, output_stride: int | None) -> Description:
     """Stride 16; only the first block of the last stage is atrous, which is that repository's defect, kept here."""
+    if output_stride not in (None, 16):
+        raise InputError(f"output_stride is {output_stride}; its rates belong to 16 alone: leave it out")
     config = replace(config, output_stride=16, align_corners=True)
     config = replace(config, block_rates=_rates(config, [1], [2, 1], both=True))
-    if output_stride is not None:
-        config = config.at_output_stride(output_stride)
     return Description(config, "output stride 16, with the first block of the last stage atrous alone")
 
 

@@ -38,7 +38,9 @@ def completed(config: TrainConfig, label_set: LabelSet, device: torch.device) ->
                 f"{described[0]} is given, but the network is that of --weights {config.weights}; leave it out, or "
                 "begin with --backbone-weights"
             )
-        theirs = from_record(ModelConfig, open_checkpoint(config.weights).record["model"])
+        last = RunPaths(config).last  # a run that goes on needs the file no more that it began with
+        begun = read_checkpoint(last) if config.resume and last.exists() else open_checkpoint(config.weights)
+        theirs = from_record(ModelConfig, begun.record["model"])
         model = replace(theirs, dropout=model.dropout)
     model = replace(model, num_classes=label_set.num_classes)
     return replace(config, model=model, num_workers=workers)
@@ -102,6 +104,13 @@ def load_initial_weights(model: DeepLabV3, config: TrainConfig, label_set: Label
         print(
             f"note: {config.weights} was trained on {before.num_classes} classes of {before.name}; the classifier for "
             f"the {label_set.num_classes} of {label_set.name} begins anew, all else is kept",
+            file=sys.stderr,
+        )
+    dropout = checkpoint.record["model"].get("dropout", 0.0)
+    if dropout != config.model.dropout:
+        print(
+            f"note: dropout is {config.model.dropout}, and {config.weights} was made with {dropout}; --dropout "
+            f"{dropout} keeps that",
             file=sys.stderr,
         )
     faults = differences(ours, theirs)

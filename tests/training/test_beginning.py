@@ -52,6 +52,20 @@ def test_run_that_began_so_is_resumed(config):
     assert len(train(replace(longer, resume=True))) == 2
 
 
+def test_run_goes_on_without_the_file_that_it_began_with(config):
+    longer = replace(config, phases=(replace(config.phases[0], epochs=2),))
+    weights_after(config)
+    config.weights.unlink()
+    assert len(train(replace(longer, resume=True))) == 2
+
+
+def test_another_dropout_is_said(config, capsys):
+    weights_after(replace(config, model=ModelConfig(dropout=0.25)))
+    assert (
+        f"note: dropout is 0.25, and {config.weights} was made with 0.0; --dropout 0.0 keeps" in capsys.readouterr().err
+    )
+
+
 def test_description_of_the_network_is_refused(config):
     with pytest.raises(InputError, match="backbone is given, but the network is that of --weights .*; leave it out"):
         train(replace(config, model=ModelConfig(backbone="resnet50")))
