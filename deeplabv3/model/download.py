@@ -7,12 +7,19 @@ published name are the first ones of the file's SHA-256, as torch.hub has it.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+from deeplabv3.distributed import is_first
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.progress import Progress
 
@@ -47,7 +54,8 @@ def has_right_digest(path: Path, name: str) -> bool:
 def download(url: str, path: Path) -> None:
     """Fetch a file; `path` appears only when it is complete and its SHA-256 is right.
 
-    What an interrupted download left is gone on with where the server allows it.
+    What an interrupted download left is gone on with where the server allows it. Of several processes that want the
+    file, as torchrun starts them, one fetches it and the others wait.
 
     Raises:
         InputError: It cannot be fetched or written; the message says which file to put where.
@@ -55,16 +63,48 @@ def download(url: str, path: Path) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(url, partial)
-        if not has_right_digest(partial, path.name):
-            partial.unlink()
-            raise OSError("its SHA-256 is wrong")
-        partial.replace(path)
+        with _alone_in(path.parent):
+            if path.is_file():  # while this process waited
+                return
+            _fetch(url, partial)
+            if not has_right_digest(partial, path.name):
+                partial.unlink()
+                raise OSError("its SHA-256 is wrong")
+            partial.replace(path)
     except (OSError, ValueError, HTTPException) as error:
+        reason = error.reason if type(error) is urllib.error.URLError else error
         raise InputError(
-            f"{url} cannot be fetched ({error}); try again, or fetch it elsewhere and put it at {path}, or give a "
+            f"{url} cannot be fetched ({reason}); try again, or fetch it elsewhere and put it at {path}, or give a "
             "local file instead of the name"
         ) from error
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes, and wait for one that holds it; where that is not possible, go on."""
+    try:
+        fcntl: Any = import_module("fcntl")
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows
+        yield
+        return
+    try:
+        _lock(fcntl, handle, folder)
+        yield
+    finally:
+        os.close(handle)  # and with it the lock
+
+
+def _lock(fcntl: Any, handle: int, folder: Path) -> None:
+    """Lock an open folder; a file system that has no locks is left without."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if is_first():
+            print(f"note: waiting for another process that downloads into {folder}", file=sys.stderr)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:
+        return
 
 
 def _fetch(url: str, partial: Path) -> None:
