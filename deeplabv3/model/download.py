@@ -34,21 +34,22 @@ def verified(path: Path) -> Path:
     Raises:
         CheckpointError: It has another one.
     """
-    if not has_right_digest(path, path.name):
-        raise CheckpointError(f"{path} is damaged: its SHA-256 is not that of its name; delete it and fetch it again")
+    if wrong := wrong_digest(path, path.name):
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is {wrong}; delete it and fetch it again")
     return path
 
 
-def has_right_digest(path: Path, name: str) -> bool:
-    """Whether a file's SHA-256 begins as its published name says (`resnet18-f37072fd.pth`); True for other names."""
+def wrong_digest(path: Path, name: str) -> str:
+    """How a file's SHA-256 differs from a published name (`resnet18-f37072fd.pth`); "" if not, or for other names."""
     expected = re.fullmatch(r"(?:resnet\d+|mobilenet_v3_large|deeplabv3\w*)(?:[-\w]*)-([0-9a-f]{8})\.pth", name)
     if expected is None:
-        return True
+        return ""
     total = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             total.update(chunk)
-    return total.hexdigest().startswith(expected[1])
+    found = total.hexdigest()[: len(expected[1])]
+    return "" if found == expected[1] else f"{found}... instead of {expected[1]}..."
 
 
 def download(url: str, path: Path) -> None:
@@ -67,9 +68,9 @@ def download(url: str, path: Path) -> None:
             if path.is_file():  # while this process waited
                 return
             _fetch(url, partial)
-            if not has_right_digest(partial, path.name):
+            if wrong := wrong_digest(partial, path.name):
                 partial.unlink()
-                raise OSError("its SHA-256 is wrong")
+                raise OSError(f"{wrong}: its SHA-256 is wrong")
             partial.replace(path)
     except (OSError, ValueError, HTTPException) as error:
         reason = error.reason if type(error) is urllib.error.URLError else error

@@ -83,9 +83,8 @@ def test_without_network_the_message_says_which_file_goes_where(published, tmp_p
 def test_damaged_download_is_refused_and_not_kept(published, tmp_path):
     content = published.read_bytes()
     published.write_bytes(content[:-1] + b"x")
-    with pytest.raises(
-        InputError, match="its SHA-256 is wrong.; try again, or fetch it elsewhere and put it at .*resnet18-"
-    ):
+    wrong = "[0-9a-f]{8}... instead of [0-9a-f]{8}...: its SHA-256 is wrong"
+    with pytest.raises(InputError, match=f"{wrong}.; try again, or fetch it elsewhere and put it at .*resnet18-"):
         backbone_file("resnet18", "imagenet")
     assert not list((tmp_path / "cache").iterdir())
     published.write_bytes(content)
@@ -178,7 +177,8 @@ def test_download_without_locks(server, tmp_path, monkeypatch, error):
 def test_damaged_file_in_the_cache_is_refused(published):
     path = backbone_file("resnet18", "imagenet")
     path.write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="is damaged"):
+    digits = path.stem.removeprefix("resnet18-")
+    with pytest.raises(CheckpointError, match=f"is damaged: its SHA-256 is 2d711642... instead of {digits}...; delete"):
         backbone_file("resnet18", "imagenet")
 
 
@@ -221,6 +221,12 @@ def test_old_file_without_counters(weights):
 def test_weights_of_another_network(weights):
     with pytest.raises(CheckpointError, match=r"does not fit this backbone: .*is missing.*more; give weights of its"):
         load_backbone(ResNet(ModelConfig(backbone="resnet34", width=16)), weights)
+
+
+def test_whole_network_is_named(tmp_path):
+    torch.save({f"backbone.{name}": value for name, value in ResNet(CONFIG).state_dict().items()}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"w\.pth is a whole network and no backbone .* by --weights .*w\.pth"):
+        load_backbone(ResNet(CONFIG), tmp_path / "w.pth")
 
 
 def test_weights_of_another_width(weights):

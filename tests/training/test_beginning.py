@@ -66,6 +66,16 @@ def test_another_dropout_is_said(config, capsys):
     )
 
 
+def test_auxiliary_head_of_the_file_is_trained_along(config, tmp_path):
+    torch.manual_seed(3)
+    theirs = DeepLabV3(ModelConfig(backbone="resnet18", width=16, aspp_channels=8, auxiliary_channels=4))
+    theirs.save(tmp_path / "auxiliary.safetensors")
+    phases = (replace(config.phases[0], learning_rate=0.1),)
+    after = weights_after(replace(config, weights=tmp_path / "auxiliary.safetensors", phases=phases)).part("model/")
+    for name, before in theirs.auxiliary_head.named_parameters():
+        assert not torch.equal(after[f"auxiliary_head.{name}"], before), name
+
+
 def test_description_of_the_network_is_refused(config):
     with pytest.raises(InputError, match="backbone is given, but the network is that of --weights .*; leave it out"):
         train(replace(config, model=ModelConfig(backbone="resnet50")))
