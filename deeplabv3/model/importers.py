@@ -156,7 +156,9 @@ def describe(tensors: Mapping[str, Tensor], kind: str, foreign: Foreign) -> Mode
     def shape(name: str) -> tuple[int, ...]:
         theirs = their_name(name, kind, foreign.tensors)
         if name not in tensors:
-            raise CheckpointError(f"{foreign.path} lacks {theirs}, so it is no whole DeepLab of {kind}; {NEXT}")
+            raise CheckpointError(
+                f"{foreign.path} lacks {theirs}, so it is no whole DeepLab of {kind.rstrip('+')}; {NEXT}"
+            )
         found = tuple(tensors[name].shape)
         if len(found) != 4:
             raise CheckpointError(f"{foreign.path} has {theirs} of {found}; a convolution has 4 dimensions: {NEXT}")

@@ -202,6 +202,25 @@ def test_every_unknown_name_counts(tensors):
     )
 
 
+def test_names_of_older_segmentation_models():
+    """Before 0.5 its decoder was a sequence."""
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    state = smp.DeepLabV3("resnet18", encoder_weights=None, classes=19).state_dict()
+    older = {"decoder.aspp.": "decoder.0.", "decoder.conv.": "decoder.1.", "decoder.bn.": "decoder.2."}
+
+    def old(name):
+        return next((old + name.removeprefix(new) for new, old in older.items() if name.startswith(new)), name)
+
+    now, before = (
+        import_weights(Foreign(Path("f.pth"), tensors, {}))
+        for tensors in (state, {old(name): value for name, value in state.items()})
+    )
+    assert now.config == before.config
+    assert all(torch.equal(before.tensors[name], value) for name, value in now.tensors.items())
+    without = {old(name): value for name, value in state.items() if name != "decoder.aspp.convs.0.1.bias"}
+    assert "differs: decoder.0.convs.0.1.bias is missing" in refused(without)
+
+
 def test_name_that_comes_twice_is_reported():
     smp = pytest.importorskip("segmentation_models_pytorch")
     state = smp.DeepLabV3("resnet18", encoder_weights=None, classes=19).state_dict()

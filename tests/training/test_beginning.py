@@ -7,7 +7,7 @@ import torch
 
 from deeplabv3.config import ModelConfig
 from deeplabv3.errors import CheckpointError, InputError
-from deeplabv3.model.checkpoint import read_checkpoint
+from deeplabv3.model.checkpoint import read_checkpoint, write_checkpoint
 from deeplabv3.prediction.segmenter import DeepLabV3
 from deeplabv3.training.loop import train
 
@@ -79,6 +79,13 @@ def test_auxiliary_head_of_the_file_is_trained_along(config, tmp_path):
 def test_description_of_the_network_is_refused(config):
     with pytest.raises(InputError, match="backbone is given, but the network is that of --weights .*; leave it out"):
         train(replace(config, model=ModelConfig(backbone="resnet50")))
+
+
+def test_checkpoint_without_a_record_of_its_model(config, tmp_path):
+    before = read_checkpoint(config.weights)
+    write_checkpoint(tmp_path / "odd.safetensors", before.tensors, {"labels": before.record["labels"]})
+    with pytest.raises(CheckpointError, match="odd.safetensors has no record of its model; use another file"):
+        train(replace(config, weights=tmp_path / "odd.safetensors"))
 
 
 def test_unknown_weights(config, tmp_path):
