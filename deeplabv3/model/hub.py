@@ -5,7 +5,6 @@ It needs the extra `hub`. A repository holds `model.safetensors`, a checkpoint o
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from importlib import import_module
@@ -115,8 +114,8 @@ def _library() -> Any:
         InputError: It is not installed.
     """
     try:
-        library = import_module("huggingface_hub")
+        library, logging = (import_module(f"huggingface_hub{part}") for part in ("", ".utils.logging"))
     except ImportError as error:
         raise InputError("the Hugging Face Hub needs an extra: pip install 'deeplabv3[hub]'") from error
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its retries; the last one is an error here
+    logging.set_verbosity_error()  # it warns of each retry; the last one is an error here
     return library

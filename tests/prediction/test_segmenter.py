@@ -2,6 +2,7 @@
 
 import json
 import logging
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -154,4 +155,6 @@ def test_missing_extra_is_named(monkeypatch):
 def test_retries_of_the_hub_are_not_shown():
     pytest.importorskip("huggingface_hub")
     hub._library()
-    assert not logging.getLogger("huggingface_hub.utils").isEnabledFor(logging.WARNING)
+    # The library sets its loggers up when the first of them is asked for.
+    theirs = import_module("huggingface_hub.utils.logging").get_logger("huggingface_hub.utils._http")
+    assert not theirs.isEnabledFor(logging.WARNING)
