@@ -123,13 +123,17 @@ def evaluate_config(options: argparse.Namespace) -> EvaluateConfig:
     Raises:
         InputError: No checkpoint is named, or it was trained on other classes than the options say.
     """
-    from deeplabv3.model.checkpoint import SUFFIX, label_set_of, read_checkpoint
+    from deeplabv3.model.checkpoint import SUFFIX, label_set_of
+    from deeplabv3.model.load import open_checkpoint
 
     if options.checkpoint_path is None:
         raise InputError("no checkpoint is named; add --checkpoint-path NAME, a file of the folder without its ending")
     path = options.model_checkpoint_folder / f"{options.checkpoint_path.removesuffix(SUFFIX)}{SUFFIX}"
+    theirs = options.model_checkpoint_folder / f"{options.checkpoint_path.removesuffix('.pth')}.pth"
+    if theirs.is_file() and not path.is_file():  # what the original repository wrote
+        path = theirs
     wanted = CITYSCAPES.without(ignored_classes(options.num_classes, options.ignore_index))
-    trained = label_set_of(read_checkpoint(path))
+    trained = label_set_of(open_checkpoint(path))
     if trained != wanted:
         raise CheckpointError(
             f"{path} was trained on {', '.join(trained.names)}; --num-classes {options.num_classes} and --ignore-index "

@@ -61,6 +61,13 @@ def test_explicit_rates_cover_the_same_pixels_at_another_stride():
         replace(config, atrous_rates=(5,)).at_output_stride(32)
 
 
+def test_explicit_block_rates_belong_to_their_stride():
+    config = ModelConfig(backbone="resnet50", block_rates=((1,) * 6, (2, 1, 1)))
+    assert config.at_output_stride(16) == config
+    with pytest.raises(InputError, match="belong to 16 alone: leave it out, or give .* import with --output-stride"):
+        config.at_output_stride(8)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -72,6 +79,18 @@ def test_explicit_rates_cover_the_same_pixels_at_another_stride():
         ({"aspp_channels": 0}, "aspp_channels is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"num_classes": 0}, "num_classes is 0"),
+        ({"stem": "9x9"}, "stem is '9x9'; choose one of conv7, deep"),
+        ({"aspp_projection": "5x5"}, "aspp_projection is '5x5'; choose one of 1x1, 1x1.3x3, 3x3"),
+        ({"decoder": "unet"}, "decoder is 'unet'; choose one of none, conv, separable"),
+        ({"low_level_channels": 0}, "low_level_channels is 0; give at least 1"),
+        ({"auxiliary_channels": -1}, "auxiliary_channels is -1; give at least 0"),
+        ({"batch_norm_eps": 0.0}, "batch_norm_eps is 0.0; give a value between 0 and 1"),
+        ({"block_rates": ((1,), (2,))}, "resnet101 takes lists of 23 and 3 rates of at least 1"),
+        ({"block_rates": ((1,) * 23, (1, 2, 0))}, "resnet101 takes lists of 23 and 3 rates of at least 1"),
+        ({"block_rates": ((1,) * 23, (1, 2, 4)), "multi_grid": (1, 2, 4)}, "it excludes multi_grid; give one of them"),
+        ({"backbone": "mobilenet_v3_large", "output_stride": 8}, "output_stride is 8; mobilenet_v3_large has 16 or 32"),
+        ({"backbone": "mobilenet_v3_large", "stem": "deep"}, "mobilenet_v3_large has conv7 alone; leave stem out"),
+        ({"backbone": "mobilenet_v3_large", "multi_grid": (1,)}, "mobilenet_v3_large has none; leave it"),
     ],
 )
 def test_impossible_model(changed, message):

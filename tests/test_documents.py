@@ -8,6 +8,7 @@ import yaml
 
 from deeplabv3.cli import VERBS, parse
 from deeplabv3.data.labels import LabelSet
+from deeplabv3.model.zoo import ALIASES, PUBLISHED
 from tests.conftest import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -35,6 +36,22 @@ def test_commands_are_found():
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_every_published_checkpoint_is_documented():
+    text = (REPOSITORY / "docs/weights.md").read_text()
+    for name in ALIASES:
+        assert f"`{name}`" in text or f"`-{name.rpartition('-')[2]}`" in text, name
+    rows = dict(re.findall(r"^\| `(r\d+\S+)` \| (.+) \|$", text, re.MULTILINE))
+    for name, published in PUBLISHED.items():
+        family, _, middle = name.removesuffix("_cityscapes").partition("_")
+        if published.data_set == "Cityscapes":
+            cells = rows[middle].split(" | ")
+            place = int(family == "deeplabv3plus")
+            assert (cells[place], cells[place + 2]) == (f"{published.miou:.2f}", str(published.megabytes)), name
+        else:
+            assert f"`{name}` ({published.megabytes} MB)" in text
+    assert f"{sum(item.data_set == 'Cityscapes' for item in PUBLISHED.values())} checkpoints of mmsegmentation" in text
 
 
 def test_label_set_of_the_documents_is_one():

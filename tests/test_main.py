@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import main as original
 from deeplabv3.model.checkpoint import read_checkpoint
 from tests.conftest import REPOSITORY
+from tests.model import peers
 
 SMALL = ("--backbone", "resnet18", "--backbone-weights", "none", "--crop-size", "32", "--device", "cpu")
 TRAIN = (*SMALL, "--train-batch-size", "3", "--is-training-model")
@@ -65,6 +67,23 @@ def test_evaluation_prints_scores_and_fills_the_results_path(streets, trained, t
     assert [len(list((results / kind).iterdir())) for kind in ("labelIds", "color", "overlay")] == [3, 3, 3]
     assert not list(tmp_path.rglob("*{*"))
     assert not list(tmp_path.rglob("*[*]*"))
+
+
+def test_checkpoint_of_the_original_repository_is_evaluated(streets, tmp_path):
+    theirs = peers.randomised(peers.Original())
+    name = "deeplabv3_epoch30_lr0.01_wd0.0005"
+    value = {
+        "model": theirs.state_dict(),
+        "optimizer": {},
+        "train_losses": [1.0],
+        "valid_losses": [1.0],
+        "num_epochs": 30,
+    }
+    torch.save(value, tmp_path / f"{name}.pth")
+    words = (*SMALL, "--is-evaluating-model", "--checkpoint-path", name, "--results-path", f"{tmp_path}/results/{{}}")
+    result = run(streets, tmp_path, tmp_path / "losses", *words)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "results" / name / "scores.json").is_file()
 
 
 def test_training_again_overwrites_nothing(streets, trained):

@@ -79,7 +79,7 @@ class EvaluateConfig:
 
     Attributes:
         data_dir: Data set in the Cityscapes layout.
-        model: A checkpoint of this package.
+        model: A checkpoint, another project's file, or a name that `deeplabv3 models` lists.
         predictions: Folder of label-id PNGs to score instead, each named for its frame; it is searched through.
         split: Folder of the split.
         inference: How the model predicts.
@@ -152,7 +152,7 @@ class SubmitConfig:
 
     Attributes:
         data_dir: Data set in the Cityscapes layout; labels are not needed.
-        model: A checkpoint of this package.
+        model: A checkpoint, another project's file, or a name that `deeplabv3 models` lists.
         check: A zip file to check instead of writing one.
         split: Folder of the split.
         inference: How the model predicts.
@@ -191,7 +191,7 @@ class ImportConfig:
     Attributes:
         file: A file of torchvision, mmsegmentation, VainF, segmentation_models.pytorch or the original repository, or a
             name that `deeplabv3 models` lists.
-        out: The checkpoint to write; null puts it beside the file.
+        out: The checkpoint to write; null puts it beside the file, or for a name into the current folder.
         output_stride: The one that the network is built for; null is its project's.
         labels: YAML file of its classes; null is what their number suggests: Cityscapes for 19, PASCAL VOC for 21.
         overwrite: Replace the checkpoint if it is there already.
@@ -223,7 +223,7 @@ class PredictConfig:
 
     Attributes:
         inputs: Image files, folders (searched through) or glob patterns.
-        model: A checkpoint of this package.
+        model: A checkpoint, another project's file, or a name that `deeplabv3 models` lists.
         out: Folder for the results.
         inference: How the model predicts.
         opacity: How strongly the overlay covers the image, 0..1.

@@ -144,7 +144,10 @@ class ModelConfig:
         """
         require_output_stride(output_stride)
         if self.block_rates is not None and output_stride != self.output_stride:
-            allowed = f"the model's block_rates belong to {self.output_stride} alone"
+            allowed = (
+                f"the model's block_rates belong to {self.output_stride} alone: leave it out, or give another "
+                "project's file to deeplabv3 import with --output-stride"
+            )
             require(False, "output_stride", output_stride, allowed)
         rates = self.atrous_rates
         if rates is not None:

@@ -132,15 +132,24 @@ def model_from(checkpoint: Checkpoint, *, output_stride: int | None = None) -> t
         InputError: The output stride is not possible for this model.
     """
     labels = label_set_of(checkpoint)
-    if "model" not in checkpoint.record:
-        raise CheckpointError(f"{checkpoint.path} has no record of its model; use another file")
-    config = from_record(ModelConfig, checkpoint.record["model"])
+    config = model_config_of(checkpoint)
     if output_stride is not None:
         config = config.at_output_stride(output_stride)
     with torch.random.fork_rng(devices=[]):  # loading a model leaves the caller's random numbers as they were
         model = DeepLabV3(config)
     load_weights(model, checkpoint)
     return model.eval(), labels
+
+
+def model_config_of(checkpoint: Checkpoint) -> ModelConfig:
+    """What the network of a checkpoint is.
+
+    Raises:
+        CheckpointError: It does not say.
+    """
+    if "model" not in checkpoint.record:
+        raise CheckpointError(f"{checkpoint.path} has no record of its model; use another file")
+    return from_record(ModelConfig, checkpoint.record["model"])
 
 
 def label_set_of(checkpoint: Checkpoint) -> LabelSet:

@@ -7,12 +7,19 @@ published name are the first ones of the file's SHA-256, as torch.hub has it.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+from deeplabv3.distributed import is_first
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.progress import Progress
 
@@ -27,27 +34,29 @@ def verified(path: Path) -> Path:
     Raises:
         CheckpointError: It has another one.
     """
-    if not has_right_digest(path, path.name):
-        raise CheckpointError(f"{path} is damaged: its SHA-256 is not that of its name; delete it and fetch it again")
+    if wrong := wrong_digest(path, path.name):
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is {wrong}; delete it and fetch it again")
     return path
 
 
-def has_right_digest(path: Path, name: str) -> bool:
-    """Whether a file's SHA-256 begins as its published name says (`resnet18-f37072fd.pth`); True for other names."""
+def wrong_digest(path: Path, name: str) -> str:
+    """How a file's SHA-256 differs from a published name (`resnet18-f37072fd.pth`); "" if not, or for other names."""
     expected = re.fullmatch(r"(?:resnet\d+|mobilenet_v3_large|deeplabv3\w*)(?:[-\w]*)-([0-9a-f]{8})\.pth", name)
     if expected is None:
-        return True
+        return ""
     total = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             total.update(chunk)
-    return total.hexdigest().startswith(expected[1])
+    found = total.hexdigest()[: len(expected[1])]
+    return "" if found == expected[1] else f"{found}... instead of {expected[1]}..."
 
 
 def download(url: str, path: Path) -> None:
     """Fetch a file; `path` appears only when it is complete and its SHA-256 is right.
 
-    What an interrupted download left is gone on with where the server allows it.
+    What an interrupted download left is gone on with where the server allows it. Of several processes that want the
+    file, as torchrun starts them, one fetches it and the others wait.
 
     Raises:
         InputError: It cannot be fetched or written; the message says which file to put where.
@@ -55,16 +64,48 @@ def download(url: str, path: Path) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(url, partial)
-        if not has_right_digest(partial, path.name):
-            partial.unlink()
-            raise OSError("its SHA-256 is wrong")
-        partial.replace(path)
+        with _alone_in(path.parent):
+            if path.is_file():  # while this process waited
+                return
+            _fetch(url, partial)
+            if wrong := wrong_digest(partial, path.name):
+                partial.unlink()
+                raise OSError(f"{wrong}: its SHA-256 is wrong")
+            partial.replace(path)
     except (OSError, ValueError, HTTPException) as error:
+        reason = error.reason if type(error) is urllib.error.URLError else error
         raise InputError(
-            f"{url} cannot be fetched ({error}); try again, or fetch it elsewhere and put it at {path}, or give a "
+            f"{url} cannot be fetched ({reason}); try again, or fetch it elsewhere and put it at {path}, or give a "
             "local file instead of the name"
         ) from error
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes, and wait for one that holds it; where that is not possible, go on."""
+    try:
+        fcntl: Any = import_module("fcntl")
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows
+        yield
+        return
+    try:
+        _lock(fcntl, handle, folder)
+        yield
+    finally:
+        os.close(handle)  # and with it the lock
+
+
+def _lock(fcntl: Any, handle: int, folder: Path) -> None:
+    """Lock an open folder; a file system that has no locks is left without."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if is_first():
+            print(f"note: waiting for another process that downloads into {folder}", file=sys.stderr)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:
+        return
 
 
 def _fetch(url: str, partial: Path) -> None:

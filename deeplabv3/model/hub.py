@@ -31,14 +31,17 @@ def fetch(repository: str) -> Path:
         InputError: The extra is not installed.
         CheckpointError: The repository or its file cannot be had.
     """
-    hub = _library()
+    try:
+        hub = _library()
+    except InputError as error:
+        raise InputError(f"there is no file {repository}, and {error}") from error
     try:
         return Path(hub.hf_hub_download(repository, FILE))
     except Exception as error:  # the library raises many kinds, network errors among them
         detail = " ".join(str(error).split())[:300]
         raise CheckpointError(
-            f"{FILE} of {repository} cannot be had from the Hub ({detail}); check the name, or fetch it elsewhere and "
-            "give its path"
+            f"there is no file {repository}, and {FILE} of {repository} cannot be had from the Hub ({detail}); check "
+            "the name, or fetch it elsewhere and give its path"
         ) from error
 
 
@@ -61,7 +64,13 @@ def push(folder: Path, repository: str, *, private: bool = False) -> str:
     return str(address)
 
 
-def card(config: ModelConfig, label_set: LabelSet, scores: Mapping[str, Any] | None, licence: str | None) -> str:
+def card(
+    config: ModelConfig,
+    label_set: LabelSet,
+    scores: Mapping[str, Any] | None,
+    licence: str | None,
+    repository: str = "OWNER/NAME",
+) -> str:
     """A repository's README: what the model is, how to use it, and its scores.
 
     Args:
@@ -69,6 +78,7 @@ def card(config: ModelConfig, label_set: LabelSet, scores: Mapping[str, Any] | N
         label_set: Its classes.
         scores: What `evaluate --out` wrote, as read by `json.load`; None leaves the section out.
         licence: An identifier such as "apache-2.0"; None says nothing.
+        repository: Where it will be.
     """
     head = ["---", "library_name: deeplabv3", "pipeline_tag: image-segmentation"]
     head += [f"license: {licence}"] if licence else []
@@ -83,7 +93,7 @@ def card(config: ModelConfig, label_set: LabelSet, scores: Mapping[str, Any] | N
         "```python",
         "import deeplabv3",
         "",
-        'model = deeplabv3.load("OWNER/NAME")',
+        f'model = deeplabv3.load("{repository}")',
         'model.predict("street.jpg").save("pictures", "street")',
         "```",
         "",
@@ -104,6 +114,8 @@ def _library() -> Any:
         InputError: It is not installed.
     """
     try:
-        return import_module("huggingface_hub")
+        library, logging = (import_module(f"huggingface_hub{part}") for part in ("", ".utils.logging"))
     except ImportError as error:
         raise InputError("the Hugging Face Hub needs an extra: pip install 'deeplabv3[hub]'") from error
+    logging.set_verbosity_error()  # it warns of each retry; the last one is an error here
+    return library

@@ -24,11 +24,14 @@ import torch
 from torch import Tensor
 
 from deeplabv3.config import CONVS_OF_BLOCK, NUM_BLOCKS, ModelConfig
-from deeplabv3.errors import CheckpointError
+from deeplabv3.data.labels import UNKNOWN
+from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.model.checkpoint import differences
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.foreign import Foreign
 from deeplabv3.model.projects import DESCRIPTIONS, OTHERS, SIGNS, TABLES, UNUSED
+
+NEXT = "give the weights of a whole network as its project builds it"
 
 
 @dataclass(frozen=True)
@@ -63,17 +66,19 @@ def import_weights(foreign: Foreign, *, output_stride: int | None = None) -> Imp
     """
     kind = recognise(foreign)
     renamed, unused, unknown = rename(foreign.tensors, TABLES[kind])
-    config = describe(renamed, foreign)
-    config, assumed = DESCRIPTIONS[kind](config, foreign, output_stride)
-    _reorder(renamed, kind, config)
+    config = describe(renamed, kind, foreign)
+    try:
+        config, assumed = DESCRIPTIONS[kind](config, foreign, output_stride)
+    except InputError as error:
+        raise CheckpointError(f"{foreign.path} cannot be built so: {error}") from error
     for name in [name for name in renamed if name.endswith("running_mean")]:
         renamed.setdefault(name.replace("running_mean", "num_batches_tracked"), torch.tensor(0))  # old files lack it
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         expected = DeepLabV3(config).state_dict()
-    faults = ", ".join(filter(None, [differences(expected, renamed), ", ".join(unknown[:3])]))
-    if faults:
-        raise CheckpointError(f"{foreign.path} looks like a DeepLab of {kind.rstrip('+')}, but differs: {faults}")
-    return Imported(kind.rstrip("+"), config, renamed, tuple(unused), assumed)
+    _require_equal(expected, renamed, unknown, kind, foreign)
+    _reorder(renamed, kind, config)
+    tensors = {name: renamed[name].to(value.dtype) for name, value in expected.items()}
+    return Imported(kind.rstrip("+"), config, tensors, tuple(unused), assumed)
 
 
 def recognise(foreign: Foreign) -> str:
@@ -99,14 +104,17 @@ def recognise(foreign: Foreign) -> str:
     )
 
 
-def rename(tensors: Mapping[str, Tensor], table: Mapping[str, str]) -> tuple[dict[str, Tensor], list[str], list[str]]:
+def rename(
+    tensors: Mapping[str, Tensor], table: Mapping[str, str]
+) -> tuple[dict[str, Tensor], list[str], dict[str, Tensor]]:
     """Names by a table.
 
     Returns:
-        Tensors by our names; names that are left out on purpose; and what was not known or came twice, in words.
+        Tensors by our names; names that are left out on purpose; and what is not in the table, or came already.
     """
     renamed: dict[str, Tensor] = {}
-    unused, unknown = [], []
+    unused: list[str] = []
+    unknown: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name.startswith(UNUSED):
             unused.append(name)
@@ -114,23 +122,47 @@ def rename(tensors: Mapping[str, Tensor], table: Mapping[str, str]) -> tuple[dic
         beginning = max((theirs for theirs in table if name.startswith(theirs)), key=len, default=None)
         new = None if beginning is None else table[beginning] + name.removeprefix(beginning)
         if new is None or new in renamed:
-            unknown.append(f"{name} is not known" if new is None else f"{name} is there twice")
+            unknown[name] = tensor
         else:
             renamed[new] = tensor
     return renamed, unused, unknown
 
 
-def describe(tensors: Mapping[str, Tensor], foreign: Foreign) -> ModelConfig:
+def their_name(name: str, kind: str, tensors: Mapping[str, Tensor]) -> str:
+    """What a file with these tensors calls, or would call, a parameter of ours."""
+    table = TABLES[kind]
+    ours = max((ours for ours in table.values() if name.startswith(ours)), key=len, default=None)
+    if ours is None:
+        return name
+
+    def familiar(theirs: str) -> int:
+        """How many levels of this name the file has."""
+        levels = theirs.split(".")
+        starts = [".".join(levels[:depth]) + "." for depth in range(1, len(levels))]
+        return sum(any(other.startswith(start) for other in tensors) for start in starts)
+
+    # A project may have two names for one part; the file's other names tell which of them it uses.
+    theirs = max((theirs for theirs, new in table.items() if new == ours), key=familiar)
+    return theirs + name.removeprefix(ours)
+
+
+def describe(tensors: Mapping[str, Tensor], kind: str, foreign: Foreign) -> ModelConfig:
     """What the shapes of renamed tensors say about their model.
 
     Raises:
-        CheckpointError: A part of the network is not there, or its backbone is of no known depth.
+        CheckpointError: A part of the network is not there, or has a shape that is not built here.
     """
 
     def shape(name: str) -> tuple[int, ...]:
+        theirs = their_name(name, kind, foreign.tensors)
         if name not in tensors:
-            raise CheckpointError(f"{foreign.path} lacks what becomes {name}; it is no whole DeepLab: fetch it again")
-        return tuple(tensors[name].shape)
+            raise CheckpointError(
+                f"{foreign.path} lacks {theirs}, so it is no whole DeepLab of {kind.rstrip('+')}; {NEXT}"
+            )
+        found = tuple(tensors[name].shape)
+        if len(found) != 4:
+            raise CheckpointError(f"{foreign.path} has {theirs} of {found}; a convolution has 4 dimensions: {NEXT}")
+        return found
 
     values: dict[str, Any] = {"backbone": _backbone(tensors, foreign)}
     if values["backbone"] != "mobilenet_v3_large":
@@ -146,7 +178,43 @@ def describe(tensors: Mapping[str, Tensor], foreign: Foreign) -> ModelConfig:
         values["low_level_channels"] = shape("decoder.low_level.0.weight")[0]
     if "auxiliary_head.2.weight" in tensors:
         values["auxiliary_channels"] = shape("auxiliary_head.2.weight")[1]
-    return ModelConfig(**values)
+    if values["num_classes"] > UNKNOWN:
+        raise CheckpointError(
+            f"{foreign.path} has {values['num_classes']:,} classes; label PNGs hold at most {UNKNOWN}: give a network "
+            "of fewer"
+        )
+    try:
+        return ModelConfig(**values)
+    except InputError as error:
+        raise CheckpointError(f"{foreign.path} is a DeepLab that cannot be built here: {error}") from error
+
+
+def _require_equal(
+    expected: Mapping[str, Tensor],
+    renamed: Mapping[str, Tensor],
+    unknown: Mapping[str, Tensor],
+    kind: str,
+    foreign: Foreign,
+) -> None:
+    """Require the names, shapes and types that our model has, and report faults by the names in the file.
+
+    Raises:
+        CheckpointError: Something differs.
+    """
+    faults = ""
+    if unknown or differences(expected, renamed):
+        theirs = {name: their_name(name, kind, foreign.tensors) for name in (*expected, *renamed)}
+        found = {theirs[name]: value for name, value in renamed.items()}
+        faults = differences({theirs[name]: value for name, value in expected.items()}, {**found, **unknown})
+    else:
+        for name, value in expected.items():
+            if value.is_floating_point() and not renamed[name].is_floating_point():
+                faults = f"{their_name(name, kind, foreign.tensors)} is of {renamed[name].dtype} instead of float32"
+                break
+    if faults:
+        raise CheckpointError(
+            f"{foreign.path} looks like a DeepLab of {kind.rstrip('+')}, but differs: {faults}; {NEXT}"
+        )
 
 
 def _backbone(tensors: Mapping[str, Tensor], foreign: Foreign) -> str:
@@ -158,9 +226,14 @@ def _backbone(tensors: Mapping[str, Tensor], foreign: Foreign) -> str:
     for backbone, wanted in NUM_BLOCKS.items():
         if depths == wanted and convs == CONVS_OF_BLOCK[backbone]:
             return backbone
+    seen = f"a backbone whose stages have {', '.join(map(str, depths))} blocks"
+    if not any(depths):
+        theirs = [name for name in foreign.tensors if name.startswith(("backbone.", "encoder."))]
+        some = f", but with {', '.join(theirs[:2])} and so on" if theirs else ""
+        seen = f"a backbone without the stages of a ResNet{some}"
     raise CheckpointError(
-        f"{foreign.path} has a backbone whose stages have {', '.join(map(str, depths))} blocks; known are "
-        f"{', '.join(NUM_BLOCKS)} and mobilenet_v3_large"
+        f"{foreign.path} has {seen}; known are {', '.join(NUM_BLOCKS)} and mobilenet_v3_large: give a checkpoint with "
+        "one of those"
     )
 
 

@@ -19,6 +19,9 @@ from deeplabv3.model.importers import Imported, import_weights
 from deeplabv3.model.zoo import ALIASES, PUBLISHED, find_published
 from deeplabv3.records import to_record
 
+CLASSES = ("meta.CLASSES", "meta.dataset_meta.classes", "meta.dataset_meta.CLASSES")
+"""Where mmsegmentation keeps the names of its classes, before its version 1 and since."""
+
 MAX_HEADER_BYTES = 100_000_000  # what safetensors itself allows
 
 
@@ -58,8 +61,9 @@ def import_file(path: Path, *, output_stride: int | None = None) -> tuple[Import
     """
     foreign = read_foreign(path)
     imported = import_weights(foreign, output_stride=output_stride)
+    text = next((foreign.notes[place] for place in CLASSES if place in foreign.notes), "[]")
     try:
-        names = [str(name) for name in json.loads(foreign.notes.get("meta.CLASSES", "[]"))]
+        names = [str(name) for name in json.loads(text)]
     except (ValueError, TypeError):
         names = []
     return imported, label_set_of_names(imported.config.num_classes, names)
@@ -78,7 +82,10 @@ def import_checkpoint(config: ImportConfig) -> tuple[Path, Imported, LabelSet]:
     path = local_file(config.file)
     if is_ours(path):
         raise CheckpointError(f"{path} is a checkpoint of deeplabv3 already; use it as it is")
-    out = config.out or path.with_suffix(SUFFIX)
+    # What has a name of its own lies in a cache, where nobody would look for it.
+    out = config.out or (path.with_suffix(SUFFIX) if path == config.file else Path(config.file.name + SUFFIX))
+    if out.absolute() == path.absolute():
+        raise InputError(f"{path} would replace itself; name another file with --out")
     require_writable(out.parent)
     if not config.overwrite:
         refuse_to_overwrite([out])
@@ -111,11 +118,11 @@ def local_file(name_or_path: str | Path) -> Path:
         InputError: It cannot be downloaded; the message says where to put it.
     """
     path = Path(name_or_path)
-    if path.exists():
-        return path
     published = find_published(str(name_or_path))
-    if published is None and is_repository(str(name_or_path)) and not path.suffix:
-        return fetch(str(name_or_path))
+    if path.exists() and not (published and path.is_dir()):  # a run's folder is easily called as what it began with
+        return path
+    if published is None and is_repository(path.as_posix()) and not path.suffix and not path.parent.exists():
+        return fetch(path.as_posix())
     if published is None:
         known = ", ".join(ALIASES)
         raise CheckpointError(

@@ -99,6 +99,8 @@ def load_backbone(backbone: ResNet | MobileNetV3, path: Path) -> None:
     faults = differences(ours, theirs)
     if "layer1.0.downsample.2.weight" in theirs:
         faults = "its shortcuts average (ResNet-D), and ours do not"
+    if faults and any(name.startswith(("backbone.", "encoder.")) for name in theirs):
+        raise CheckpointError(f"{path} is a whole network and no backbone alone; begin with it by --weights {path}")
     if faults:
         raise CheckpointError(f"{path} does not fit this backbone: {faults}; give weights of its depth, at width 64")
     backbone.load_state_dict(theirs)

@@ -7,11 +7,14 @@ segmentation_models.pytorch's are run beside ours in `tests/model/test_importers
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from deeplabv3.config import CONVS_OF_BLOCK, NUM_BLOCKS, ModelConfig
+from deeplabv3.errors import InputError
 from deeplabv3.model.foreign import Foreign
 
 
@@ -113,10 +116,12 @@ SIGNS = {
 UNUSED = ("backbone.fc.", "encoder.fc.")
 """The ImageNet classifier, which some files keep."""
 
+_OF_DETECTION = (
+    *("rpn.", "rpn_head.", "roi_heads.", "roi_head.", "bbox_head.", "box_head."),
+    *("head.classification_head.", "head.regression_head.", "backbone.body.", "class_embed."),
+)
 OTHERS = {
-    "rpn.": "a detection model, which has no DeepLab head",
-    "roi_heads.": "a detection model, which has no DeepLab head",
-    "bbox_head.": "a detection model, which has no DeepLab head",
+    **dict.fromkeys(_OF_DETECTION, "a detection model, which has no DeepLab head"),
     "decoder.block1.": "DeepLabV3Plus of segmentation_models.pytorch, whose separable convolutions differ",
     "decoder.aspp.convs.1.0.0.": "DeepLabV3 of segmentation_models.pytorch with separable convolutions",
     "segmentation_head.": "another model of segmentation_models.pytorch",
@@ -128,6 +133,7 @@ OTHERS = {
     "fc.": "a classifier of images; give it to train as --backbone-weights",
     "layer4.": "a backbone alone; give it to train as --backbone-weights",
     "features.": "a classifier of images or its features; give it to train as --backbone-weights",
+    "classifier.4.": "another model of torchvision, probably FCN",
     "model/": "a checkpoint of deeplabv3 that lost its record",
 }
 """What a file is that none of the tables fits, by how one of its names begins."""
@@ -143,37 +149,45 @@ class Description(NamedTuple):
 def describe_torchvision(config: ModelConfig, foreign: Foreign, output_stride: int | None) -> Description:
     """Stride 8, and for MobileNetV3 16; ASPP has rates 12, 24, 36 at any (models/segmentation/deeplabv3.py)."""
     stride = output_stride or (16 if config.backbone == "mobilenet_v3_large" else 8)
-    config = replace(config, output_stride=stride, atrous_rates=(12, 24, 36))
+    config = replace(config, output_stride=stride, atrous_rates=(12, 24, 36), dropout=0.5)
     return Description(config, f"output stride {stride} with rates 12, 24, 36, as torchvision builds it")
 
 
 def describe_mmseg(config: ModelConfig, foreign: Foreign, output_stride: int | None) -> Description:
-    """D8 or D16, with multi-grid or not, and corners, by the configuration in the file or by the file's name.
+    """Stride, multi-grid, rates and corners by the configuration in the file, or by the file's name, or the usual ones.
 
-    Of a basic block only the first 3x3 convolution is atrous (mmseg/models/backbones/resnet.py).
+    Of a basic block only the first 3x3 convolution is atrous, and a multi-grid is the last stage's rates as they are
+    (mmseg/models/backbones/resnet.py, mmseg/models/utils/res_layer.py). mmengine, under version 1 of the project, calls
+    the configuration `cfg`, and sorts and breaks its lines otherwise.
     """
-    text, name = foreign.notes.get("meta.config", "").replace(" ", ""), foreign.path.name.lower()
-    is_d16 = "strides=(1,2,2,1)" in text if text else "-d16" in name
-    is_multi_grid = "multi_grid=(1,2,4)" in text if text else "-mg124" in name
-    corners = "align_corners=True" in text if text else "769x769" in name
-    stride = output_stride or (16 if is_d16 else 8)
-    config = replace(config, output_stride=stride, align_corners=corners)
-    if is_multi_grid:
-        before = [1] if stride == 16 else [1, 2]
-        units = [unit * 16 // stride for unit in (1, 2, 4)]
-        config = replace(config, block_rates=_rates(config, before, units, both=False))
-    elif CONVS_OF_BLOCK[config.backbone] == 2:
-        third, fourth = ([1, 2], [2, 4]) if stride == 8 else ([1], [1, 2])
+    text = foreign.notes.get("meta.cfg") or foreign.notes.get("meta.config") or ""
+    backbone, head = (_section(text, name) for name in ("backbone", "decode_head"))
+    name = foreign.path.name.lower()
+    strides = _numbers(backbone, "strides") or ((1, 2, 2, 1) if not backbone and "d16" in name else (1, 2, 1, 1))
+    theirs = 4 * math.prod(strides)
+    units = _numbers(backbone, "multi_grid") or ((1, 2, 4) if not backbone and "mg124" in name else ())
+    corners = "align_corners=True" in head if head else "769x769" in name
+    stride = output_stride or theirs
+    rates = _numbers(head, "dilations")[1:] or tuple(rate * 16 // theirs for rate in (6, 12, 18))
+    rates = tuple(rate * theirs // stride for rate in rates)
+    config = replace(config, output_stride=stride, align_corners=corners, dropout=0.1)
+    if rates != config.aspp_rates:
+        config = replace(config, atrous_rates=rates)
+    is_contracted = "contract_dilation=False" not in backbone
+    if units or CONVS_OF_BLOCK[config.backbone] == 2 or not is_contracted:
+        third, fourth = _stage_rates(stride, keep_first=is_contracted)
+        fourth = [max(1, unit * theirs // stride) for unit in units] or fourth
         config = replace(config, block_rates=_rates(config, third, fourth, both=False))
-    source = "the configuration in the file" if text else "the file's name"
-    words = f"D{stride}{' with multi-grid 1, 2, 4' if is_multi_grid else ''}, align_corners {corners}"
-    return Description(config, f"{words}, by {source}")
+    words = f"D{stride}{f' with multi-grid {units}' if units else ''}, rates {rates}, align_corners {corners}"
+    named = "by the file's name" if re.search("d8|d16|769x769|512x1024", name) else "as is usual there"
+    return Description(config, f"{words}, {'by the configuration in the file' if backbone or head else named}")
 
 
 def describe_vainf(config: ModelConfig, foreign: Foreign, output_stride: int | None) -> Description:
     """Stride 16 unless it is asked for 8; ASPP's rates follow it (network/modeling.py)."""
     stride = output_stride or 16
-    return Description(replace(config, output_stride=stride), f"output stride {stride}, the project's default")
+    config = replace(config, output_stride=stride, dropout=0.1)
+    return Description(config, f"output stride {stride}, {'as asked' if output_stride else 'as is usual there'}")
 
 
 def describe_smp(config: ModelConfig, foreign: Foreign, output_stride: int | None) -> Description:
@@ -183,19 +197,49 @@ def describe_smp(config: ModelConfig, foreign: Foreign, output_stride: int | Non
     brought to size corner on corner (base/heads.py).
     """
     stride = output_stride or 8
-    config = replace(config, output_stride=stride, atrous_rates=(12, 24, 36), align_corners=True)
-    third, fourth = ([2], [4]) if stride == 8 else ([1], [2])
+    config = replace(config, output_stride=stride, atrous_rates=(12, 24, 36), align_corners=True, dropout=0.5)
+    third, fourth = _stage_rates(stride, keep_first=False)
     config = replace(config, block_rates=_rates(config, third, fourth, both=True))
-    return Description(config, f"output stride {stride} with rates 12, 24, 36, the project's default")
+    words = "as asked" if output_stride else "as is usual there"
+    return Description(config, f"output stride {stride} with rates 12, 24, 36, {words}")
 
 
 def describe_original(config: ModelConfig, foreign: Foreign, output_stride: int | None) -> Description:
     """Stride 16; only the first block of the last stage is atrous, which is that repository's defect, kept here."""
+    if output_stride not in (None, 16):
+        raise InputError(f"output_stride is {output_stride}; its rates belong to 16 alone: leave it out")
     config = replace(config, output_stride=16, align_corners=True)
     config = replace(config, block_rates=_rates(config, [1], [2, 1], both=True))
-    if output_stride is not None:
-        config = config.at_output_stride(output_stride)
     return Description(config, "output stride 16, with the first block of the last stage atrous alone")
+
+
+def _section(text: str, name: str) -> str:
+    """What is in the brackets of `NAME=dict(...)` in a configuration's text, without blanks; "" if it is not there."""
+    _, found, rest = "".join(text.split()).partition(f"{name}=dict(")
+    depth = 1
+    for place, sign in enumerate(rest):
+        depth += (sign == "(") - (sign == ")")
+        if depth == 0:
+            return rest[:place]
+    return rest if found else ""
+
+
+def _numbers(section: str, name: str) -> tuple[int, ...]:
+    """The numbers of `NAME=(1, 2)` or `NAME=[1, 2]`, each from 1 to 999; none if it is not there."""
+    number = r"[1-9]\d{0,2}"
+    found = re.search(rf"\b{name}=[(\[]({number}(?:,{number})*),?[)\]]", section)
+    return tuple(int(value) for value in found[1].split(",")) if found else ()
+
+
+def _stage_rates(output_stride: int, *, keep_first: bool) -> tuple[list[int], list[int]]:
+    """Rates of the last two stages' blocks, the last one going on to the end.
+
+    Args:
+        output_stride: 8, 16 or 32.
+        keep_first: Whether the first block of a stage keeps the rate of the stage before it.
+    """
+    third, fourth = {8: (2, 4), 16: (1, 2)}.get(output_stride, (1, 1))
+    return ([1, third], [third, fourth]) if keep_first else ([third], [fourth])
 
 
 def _rates(

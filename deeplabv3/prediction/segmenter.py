@@ -163,7 +163,12 @@ class DeepLabV3(deeplab.DeepLabV3):
         write_checkpoint(Path(path), tensors, record)
 
     def save_pretrained(
-        self, folder: str | Path, *, scores: Mapping[str, Any] | None = None, licence: str | None = None
+        self,
+        folder: str | Path,
+        *,
+        scores: Mapping[str, Any] | None = None,
+        licence: str | None = None,
+        repository: str = "OWNER/NAME",
     ) -> None:
         """Write what a repository of the Hub holds: `model.safetensors` and a card, `README.md`.
 
@@ -171,12 +176,13 @@ class DeepLabV3(deeplab.DeepLabV3):
             folder: Is made if need be.
             scores: What `evaluate --out` wrote, as read by `json.load`, for the card.
             licence: An identifier such as "apache-2.0", for the card.
+            repository: Where it will be, for the card.
 
         Raises:
             OutputError: A file cannot be written.
         """
         self.save(Path(folder) / hub.FILE)
-        write_whole(Path(folder) / hub.CARD, hub.card(self.config, self.label_set, scores, licence))
+        write_whole(Path(folder) / hub.CARD, hub.card(self.config, self.label_set, scores, licence, repository))
 
     def push_to_hub(
         self,
@@ -203,7 +209,7 @@ class DeepLabV3(deeplab.DeepLabV3):
         if not hub.is_repository(repository):
             raise InputError(f"repository is {repository!r}; give OWNER/NAME")
         with TemporaryDirectory() as folder:
-            self.save_pretrained(folder, scores=scores, licence=licence)
+            self.save_pretrained(folder, scores=scores, licence=licence, repository=repository)
             return hub.push(Path(folder), repository, private=private)
 
 

@@ -11,11 +11,11 @@ from deeplabv3.config import ModelConfig, TrainConfig
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.data.workers import default_num_workers
 from deeplabv3.errors import CheckpointError, InputError
-from deeplabv3.model.checkpoint import Checkpoint, differences, label_set_of, read_checkpoint
+from deeplabv3.model.checkpoint import Checkpoint, differences, label_set_of, model_config_of, read_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.load import open_checkpoint
 from deeplabv3.model.pretrained import backbone_file, load_backbone
-from deeplabv3.records import from_record, to_record
+from deeplabv3.records import to_record
 from deeplabv3.training.state import RunPaths, changes
 
 CLASSIFIERS = ("classifier.", "auxiliary_head.2.")
@@ -38,8 +38,9 @@ def completed(config: TrainConfig, label_set: LabelSet, device: torch.device) ->
                 f"{described[0]} is given, but the network is that of --weights {config.weights}; leave it out, or "
                 "begin with --backbone-weights"
             )
-        theirs = from_record(ModelConfig, open_checkpoint(config.weights).record["model"])
-        model = replace(theirs, dropout=model.dropout)
+        last = RunPaths(config).last  # a run that goes on needs the file no more that it began with
+        begun = read_checkpoint(last) if config.resume and last.exists() else open_checkpoint(config.weights)
+        model = replace(model_config_of(begun), dropout=model.dropout)
     model = replace(model, num_classes=label_set.num_classes)
     return replace(config, model=model, num_workers=workers)
 
@@ -102,6 +103,13 @@ def load_initial_weights(model: DeepLabV3, config: TrainConfig, label_set: Label
         print(
             f"note: {config.weights} was trained on {before.num_classes} classes of {before.name}; the classifier for "
             f"the {label_set.num_classes} of {label_set.name} begins anew, all else is kept",
+            file=sys.stderr,
+        )
+    dropout = model_config_of(checkpoint).dropout
+    if dropout != config.model.dropout:
+        print(
+            f"note: dropout is {config.model.dropout}, and {config.weights} was made with {dropout}; --dropout "
+            f"{dropout} keeps that",
             file=sys.stderr,
         )
     faults = differences(ours, theirs)

@@ -108,6 +108,7 @@ def calls(touch: str, code: str) -> dict[str, bytes]:
         "import": call("builtins", "__import__", "antigravity"),
         "getattr_chain": name("builtins", "getattr") + b"(" + module + text("system") + b"tR" + touched + b"R",
         "of_an_inert_object": call("builtins", "getattr", "a", "b") + touched + b"R",
+        "allowed_names_alone": through_allowed_names(touch),
         "popen_new_object": name("subprocess", "Popen") + touched + b"\x81",
         "commands_python_2": call("commands", "getoutput", touch),
         "stack_global": text("os") + text("system") + b"\x93" + touched + b"R",
@@ -124,6 +125,24 @@ def calls(touch: str, code: str) -> dict[str, bytes]:
         "numpy_runstring": call("numpy.testing._private.utils", "runstring", code),
         "rebuild_of_another": rebuild + b"(" + name("os", "system") + name("builtins", "int") + touched + b"}tR",
     }
+
+
+def through_allowed_names(touch: str) -> bytes:
+    """`_rebuild_tensor_v2.__globals__["sys"].modules["os"].system(touch)` without a name that is refused.
+
+    Only what stands for `getattr`, and torch's own reader behind it, keep it from running.
+    """
+    take = name("builtins", "getattr")
+
+    def attribute(value: bytes, key: str) -> bytes:
+        return take + b"(" + value + text(key) + b"tR"
+
+    def item(mapping: bytes, key: str) -> bytes:
+        return attribute(mapping, "get") + text(key) + b"\x85R"
+
+    found = attribute(name("torch._utils", "_rebuild_tensor_v2"), "__globals__")
+    modules = attribute(item(found, "sys"), "modules")
+    return attribute(item(modules, "os"), "system") + text(touch) + b"\x85R"
 
 
 def pickles() -> dict[str, bytes]:

@@ -44,6 +44,15 @@ def logits_of(model, pixels):
     return result["out"] if isinstance(result, dict) else result
 
 
+@torch.no_grad()
+def auxiliary_logits_of(model, pixels):
+    """What its auxiliary head makes of pixels, or None without one."""
+    pixels = (pixels / 255 - MEAN) / STD
+    if hasattr(model, "aux_classifier"):
+        return model(pixels)["aux"]
+    return model.auxiliary(pixels) if hasattr(model, "auxiliary") else None
+
+
 def torchvision_deeplab(name, output_stride, classes):
     """torchvision's DeepLabV3 with its auxiliary head, at either stride."""
     from torchvision.models import resnet
@@ -203,6 +212,10 @@ class MMSeg(nn.Module):
             for module in head.sep_bottleneck:
                 y = run(module, y)
         return self.resized(head.conv_seg(y), x.shape[2:])
+
+    def auxiliary(self, x):
+        head = self.auxiliary_head
+        return self.resized(head.conv_seg(run(head.convs[0], self.backbone(x)[2])), x.shape[2:])
 
 
 class ASPP(nn.Module):

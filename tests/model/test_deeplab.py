@@ -49,6 +49,46 @@ def test_every_parameter_gets_a_gradient(backbone):
         assert bool(parameter.grad.any()), name
 
 
+OPTIONS = (
+    {"stem": "deep"},
+    {"aspp_projection": "1x1+3x3"},
+    {"aspp_projection": "3x3", "auxiliary_channels": 4},
+    {"decoder": "conv", "low_level_channels": 6},
+    {"decoder": "separable", "aspp_separable": True, "align_corners": True},
+    {"block_rates": ((2,) * 4, (4,) * 4)},
+)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_every_parameter_gets_a_gradient_with_every_option(tiny_config, options):
+    torch.manual_seed(0)
+    model = DeepLabV3(replace(tiny_config, **options))
+    logits, auxiliary = model.forward_with_auxiliary(torch.randint(0, 256, (2, 3, 40, 56), dtype=torch.uint8))
+    assert logits.shape == (2, 19, 40, 56)
+    (logits.square().mean() + (0 if auxiliary is None else auxiliary.square().mean())).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.any()), name
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_large"])
+def test_epsilon_reaches_every_normalisation_but_mobilenets_own(backbone):
+    model = DeepLabV3(ModelConfig(backbone=backbone, aspp_channels=4, auxiliary_channels=4, batch_norm_eps=0.5))
+    found = {name: module.eps for name, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    own = 1e-3 if backbone == "mobilenet_v3_large" else 0.5
+    assert {eps for name, eps in found.items() if name.startswith("backbone.")} == {own}
+    assert {eps for name, eps in found.items() if not name.startswith("backbone.")} == {0.5}
+
+
+def test_corners_are_aligned_with_corners(tiny_config):
+    """The first and the last pixel of the grid are the first and the last of the image."""
+    model = DeepLabV3(replace(tiny_config, align_corners=True)).eval()
+    image = torch.randint(0, 256, (1, 3, 40, 56), dtype=torch.uint8)
+    with torch.inference_mode():
+        grid, logits = model.grid_logits(image), model(image)
+    torch.testing.assert_close(logits[..., ::39, ::55], grid[..., :: grid.shape[2] - 1, :: grid.shape[3] - 1])
+
+
 def test_same_weights_run_at_another_output_stride(model, tiny_config):
     finer = DeepLabV3(tiny_config.at_output_stride(8)).eval()
     finer.load_state_dict(model.state_dict())

@@ -38,7 +38,7 @@ EXPECTED = {
     "uses the pickle instruction LONG4": "huge_long4",
     "uses the pickle instruction BINBYTES8": "huge_binbytes8",
     "uses the pickle instruction EXT1": "call_extension_code",
-    "unrecognized function an inert object": "call_of_an_inert_object",
+    "unrecognized function an inert object": "call_of_an_inert_object call_allowed_names_alone",
     "is a pickle that torch.save did not write": (
         "bare_pickle_protocol_2 bare_pickle_protocol_4 program_in_the_magic_number"
     ),
@@ -120,6 +120,13 @@ def test_nothing_is_run(audited):
 def test_an_ordinary_reader_would_have_run_it_and_the_hook_hears_it(audited):
     assert any(event.startswith("os.system") for event in audited["control_events"])
     assert audited["control_touched"]
+
+
+def test_names_alone_do_not_keep_a_program_out(tmp_path):
+    """A file whose every name is allowed runs in a reader without `weights_only`, so that the hook guards that too."""
+    (tmp_path / "a").write_bytes(hostile.programs(str(tmp_path / "marker"))["call_allowed_names_alone"])
+    torch.load(tmp_path / "a", weights_only=False)
+    assert (tmp_path / "marker").exists()
 
 
 def test_every_file_is_one_kind_of_error_in_one_line_that_names_it(audited):

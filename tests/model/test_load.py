@@ -2,18 +2,20 @@
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from deeplabv3.config import ImportConfig, ModelConfig
 from deeplabv3.data.label_sets import PASCAL_VOC, label_set_of_names
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.errors import CheckpointError, InputError, OutputError
-from deeplabv3.model import zoo
+from deeplabv3.model import load, zoo
 from deeplabv3.model.checkpoint import read_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.load import import_checkpoint, load_model
+from deeplabv3.model.load import import_checkpoint, load_model, local_file
 from deeplabv3.model.zoo import ALIASES, PUBLISHED, find_published, models_table
 from tests.model import peers
 
@@ -89,6 +91,40 @@ def test_labels_of_an_import_must_fit(file, tmp_path):
         import_checkpoint(ImportConfig(file=file, labels=tmp_path / "two.yaml"))
 
 
+def test_checkpoint_of_a_name_lies_where_it_was_asked_for(published, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert import_checkpoint(ImportConfig(file=Path("tiny")))[0] == Path("tiny.safetensors")
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [published.name]
+
+
+def test_folder_of_a_run_may_be_called_as_what_it_began_with(published, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    assert local_file("tiny").name == published.name
+    (tmp_path / "tiny").rmdir()
+    (tmp_path / "tiny").write_bytes(b"a file of one's own")
+    assert local_file("tiny") == Path("tiny")
+
+
+def test_file_is_never_imported_over_itself(theirs, tmp_path):
+    safetensors.torch.save_file(theirs.state_dict(), tmp_path / "theirs.safetensors")
+    content = (tmp_path / "theirs.safetensors").read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="theirs.safetensors would replace itself; name another file with --out"):
+            import_checkpoint(ImportConfig(file=tmp_path / "theirs.safetensors", overwrite=overwrite))
+    assert (tmp_path / "theirs.safetensors").read_bytes() == content
+
+
+def test_mistyped_path_is_not_asked_for_at_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(load, "fetch", lambda repository: Path(f"{repository} was asked for"))
+    (tmp_path / "run").mkdir()
+    with pytest.raises(CheckpointError, match="there is no checkpoint run/best; give"):
+        local_file("run/best")
+    assert local_file("somebody/best") == Path("somebody/best was asked for")
+
+
 def test_unknown_name_says_what_there_is(tmp_path):
     with pytest.raises(CheckpointError, match="there is no checkpoint cityscapes-r1o1; .* such as cityscapes-r18, "):
         load_model("cityscapes-r1o1")
@@ -152,3 +188,10 @@ def test_classes_in_a_file_are_its_label_set(theirs, tmp_path):
     names = [f"thing {index}" for index in range(19)]
     torch.save({"meta": {"CLASSES": names}, "state_dict": theirs.state_dict()}, tmp_path / "own.pth")
     assert load_model(tmp_path / "own.pth")[1].names == tuple(names)
+
+
+def test_classes_are_found_where_mmengine_puts_them(theirs, tmp_path):
+    names = tuple(f"thing {index}" for index in range(19))
+    meta = {"dataset_meta": {"classes": names, "palette": [[0, 0, 0]] * 19}, "cfg": "model=dict()"}
+    torch.save({"meta": meta, "state_dict": theirs.state_dict()}, tmp_path / "own.pth")
+    assert load_model(tmp_path / "own.pth")[1].names == names

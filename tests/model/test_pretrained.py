@@ -1,5 +1,7 @@
 import hashlib
 import io
+import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import ClassVar
@@ -74,15 +76,15 @@ def test_without_network_the_message_says_which_file_goes_where(published, tmp_p
     with pytest.raises(InputError, match="put it at .*cache/resnet18-.*, or give a local file") as caught:
         backbone_file("resnet18", "imagenet")
     assert published.name in str(caught.value)
+    assert "cannot be fetched ([Errno 2] No such file or directory: " in str(caught.value)
     assert not list((tmp_path / "cache").glob("*.pth"))
 
 
 def test_damaged_download_is_refused_and_not_kept(published, tmp_path):
     content = published.read_bytes()
     published.write_bytes(content[:-1] + b"x")
-    with pytest.raises(
-        InputError, match="its SHA-256 is wrong.; try again, or fetch it elsewhere and put it at .*resnet18-"
-    ):
+    wrong = "[0-9a-f]{8}... instead of [0-9a-f]{8}...: its SHA-256 is wrong"
+    with pytest.raises(InputError, match=f"{wrong}.; try again, or fetch it elsewhere and put it at .*resnet18-"):
         backbone_file("resnet18", "imagenet")
     assert not list((tmp_path / "cache").iterdir())
     published.write_bytes(content)
@@ -117,6 +119,7 @@ class Server(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(self.content) - start))
         self.end_headers()
+        time.sleep(0.2)  # so that whoever does not wait is caught
         self.wfile.write(self.content[start:])
 
     def log_message(self, *_):
@@ -144,10 +147,38 @@ def test_interrupted_download_goes_on_where_it_was(server, weights, tmp_path, sh
     assert not (tmp_path / ".got.pth.partial").exists()
 
 
+def test_of_several_processes_one_downloads_and_the_others_wait(server, tmp_path, capsys):
+    with ThreadPoolExecutor(4) as pool:  # locks of a file hold between any two that opened it
+        list(pool.map(lambda _: download(server, tmp_path / "got.pth"), range(4)))
+    assert (tmp_path / "got.pth").read_bytes() == Server.content
+    assert Server.asked == [None]
+    assert not (tmp_path / ".got.pth.partial").exists()
+    assert f"note: waiting for another process that downloads into {tmp_path}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [OSError(95, "no locks here"), ImportError("no fcntl")])
+def test_download_without_locks(server, tmp_path, monkeypatch, error):
+    class NoLocks:
+        LOCK_EX = LOCK_NB = 0
+
+        def flock(self, *_):
+            raise error
+
+    def found(name):
+        if isinstance(error, ImportError):
+            raise error
+        return NoLocks()
+
+    monkeypatch.setattr("deeplabv3.model.download.import_module", found)
+    download(server, tmp_path / "got.pth")
+    assert (tmp_path / "got.pth").read_bytes() == Server.content
+
+
 def test_damaged_file_in_the_cache_is_refused(published):
     path = backbone_file("resnet18", "imagenet")
     path.write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="is damaged"):
+    digits = path.stem.removeprefix("resnet18-")
+    with pytest.raises(CheckpointError, match=f"is damaged: its SHA-256 is 2d711642... instead of {digits}...; delete"):
         backbone_file("resnet18", "imagenet")
 
 
@@ -192,6 +223,12 @@ def test_weights_of_another_network(weights):
         load_backbone(ResNet(ModelConfig(backbone="resnet34", width=16)), weights)
 
 
+def test_whole_network_is_named(tmp_path):
+    torch.save({f"backbone.{name}": value for name, value in ResNet(CONFIG).state_dict().items()}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"w\.pth is a whole network and no backbone .* by --weights .*w\.pth"):
+        load_backbone(ResNet(CONFIG), tmp_path / "w.pth")
+
+
 def test_weights_of_another_width(weights):
     with pytest.raises(CheckpointError, match=r"conv1.weight is \(16, 3, 7, 7\) instead of \(32, 3, 7, 7\)"):
         load_backbone(ResNet(ModelConfig(backbone="resnet18", width=32)), weights)
@@ -212,13 +249,13 @@ def test_anything_but_named_tensors_is_refused(tmp_path, values, capsys):
     assert "code was run" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
 @pytest.mark.parametrize(("name", "stem"), [("resnet18", "conv7"), ("resnet50", "conv7"), ("resnet50c", "deep")])
-def test_backbone_of_timm(tmp_path, name, stem):
-
+def test_backbone_of_timm(tmp_path, name, stem, output_stride):
     timm = pytest.importorskip("timm")
-    theirs = peers.randomised(timm.create_model(name, pretrained=False))
+    theirs = peers.randomised(timm.create_model(name, pretrained=False, output_stride=output_stride))
     torch.save(theirs.state_dict(), tmp_path / "timm.pth")
-    backbone = ResNet(ModelConfig(backbone=name.removesuffix("c"), output_stride=32, stem=stem)).eval()
+    backbone = ResNet(ModelConfig(backbone=name.removesuffix("c"), output_stride=output_stride, stem=stem)).eval()
     load_backbone(backbone, tmp_path / "timm.pth")
     pixels = torch.rand(1, 3, 65, 97)
     with torch.no_grad():

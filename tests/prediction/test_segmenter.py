@@ -1,6 +1,8 @@
 """The model in Python: load, predict, keep."""
 
 import json
+import logging
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -131,10 +133,12 @@ class FakeHub:
 def test_pushed_model_comes_back(model, image, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "_library", lambda: FakeHub(tmp_path))
     assert model.push_to_hub("me/streets", private=True) == "https://hub/me/streets"
+    assert 'deeplabv3.load("me/streets")' in (tmp_path / "me" / "streets" / "README.md").read_text()
     again = DeepLabV3.from_pretrained("me/streets")
     np.testing.assert_array_equal(again.predict(image).label, model.predict(image).label)
     with pytest.raises(
-        CheckpointError, match="model.safetensors of me/nothing cannot be had from the Hub .404 not found"
+        CheckpointError,
+        match="there is no file me/nothing, and model.safetensors of me/nothing cannot be had from the Hub .404",
     ):
         load("me/nothing")
     with pytest.raises(InputError, match="repository is 'streets'; give OWNER/NAME"):
@@ -143,5 +147,14 @@ def test_pushed_model_comes_back(model, image, tmp_path, monkeypatch):
 
 def test_missing_extra_is_named(monkeypatch):
     monkeypatch.setattr(hub, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
-    with pytest.raises(InputError, match=r"needs an extra: pip install 'deeplabv3\[hub\]'"):
+    message = r"there is no file me/streets, and the Hugging Face Hub needs an extra: pip install 'deeplabv3\[hub\]'"
+    with pytest.raises(InputError, match=message):
         hub.fetch("me/streets")
+
+
+def test_retries_of_the_hub_are_not_shown():
+    pytest.importorskip("huggingface_hub")
+    hub._library()
+    # The library sets its loggers up when the first of them is asked for.
+    theirs = import_module("huggingface_hub.utils.logging").get_logger("huggingface_hub.utils._http")
+    assert not theirs.isEnabledFor(logging.WARNING)

@@ -7,7 +7,7 @@ import torch
 
 from deeplabv3.config import ModelConfig
 from deeplabv3.errors import CheckpointError, InputError
-from deeplabv3.model.checkpoint import read_checkpoint
+from deeplabv3.model.checkpoint import read_checkpoint, write_checkpoint
 from deeplabv3.prediction.segmenter import DeepLabV3
 from deeplabv3.training.loop import train
 
@@ -52,9 +52,40 @@ def test_run_that_began_so_is_resumed(config):
     assert len(train(replace(longer, resume=True))) == 2
 
 
+def test_run_goes_on_without_the_file_that_it_began_with(config):
+    longer = replace(config, phases=(replace(config.phases[0], epochs=2),))
+    weights_after(config)
+    config.weights.unlink()
+    assert len(train(replace(longer, resume=True))) == 2
+
+
+def test_another_dropout_is_said(config, capsys):
+    weights_after(replace(config, model=ModelConfig(dropout=0.25)))
+    assert (
+        f"note: dropout is 0.25, and {config.weights} was made with 0.0; --dropout 0.0 keeps" in capsys.readouterr().err
+    )
+
+
+def test_auxiliary_head_of_the_file_is_trained_along(config, tmp_path):
+    torch.manual_seed(3)
+    theirs = DeepLabV3(ModelConfig(backbone="resnet18", width=16, aspp_channels=8, auxiliary_channels=4))
+    theirs.save(tmp_path / "auxiliary.safetensors")
+    phases = (replace(config.phases[0], learning_rate=0.1),)
+    after = weights_after(replace(config, weights=tmp_path / "auxiliary.safetensors", phases=phases)).part("model/")
+    for name, before in theirs.auxiliary_head.named_parameters():
+        assert not torch.equal(after[f"auxiliary_head.{name}"], before), name
+
+
 def test_description_of_the_network_is_refused(config):
     with pytest.raises(InputError, match="backbone is given, but the network is that of --weights .*; leave it out"):
         train(replace(config, model=ModelConfig(backbone="resnet50")))
+
+
+def test_checkpoint_without_a_record_of_its_model(config, tmp_path):
+    before = read_checkpoint(config.weights)
+    write_checkpoint(tmp_path / "odd.safetensors", before.tensors, {"labels": before.record["labels"]})
+    with pytest.raises(CheckpointError, match="odd.safetensors has no record of its model; use another file"):
+        train(replace(config, weights=tmp_path / "odd.safetensors"))
 
 
 def test_unknown_weights(config, tmp_path):
