@@ -74,7 +74,8 @@ def check_dataset(
         num_frames = sum(IMAGE in frame.files for frame in own)
         counts[split] = _counts(num_frames, [frame.label for frame in sound if frame.label], facts, label_set)
     findings += _of_pictures(frames, facts)
-    label_values = {frame.label.path: facts[frame.label.path].counts for frame in frames if frame.label}
+    labels = [frame.label.path for frame in frames if frame.label and frame.label.path in facts]
+    label_values = {path: facts[path].counts for path in labels}
     return Findings(data_dir, label_set, in_order(findings, splits), counts, num_read, label_values)
 
 

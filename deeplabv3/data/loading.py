@@ -19,6 +19,7 @@ from deeplabv3.config import TrainConfig
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.findings import LabelValues
 from deeplabv3.data.frames import Frame, read_frame, read_sample
+from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.data.photometric import Matrix, draw_color
 from deeplabv3.data.transforms import augment
@@ -74,10 +75,10 @@ class Batch:
 
 
 class TrainSample(NamedTuple):
-    """An augmented sample: RGB uint8 `(3, H, W)`, trainIds `(H, W)`, its frame's name, its change of colour."""
+    """An augmented sample: RGB uint8 `(H, W, 3)`, trainIds `(H, W)`, its frame's name, its change of colour."""
 
-    image: Tensor
-    label: Tensor
+    image: Pixels
+    label: Pixels
     name: str
     color: Matrix | None
 
@@ -204,8 +205,9 @@ def collate(items: list[TrainSample | DatasetError]) -> Batch | DatasetError:
         if isinstance(item, DatasetError):
             return item
         samples.append(item)
-    image = torch.stack([sample.image for sample in samples])  # (N, 3, H, W)
-    label = torch.stack([sample.label for sample in samples])  # (N, H, W)
+    # Pixels that were interleaved stay so: the batch comes out channels-last, which convolutions want anyway.
+    image = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)  # (N, 3, H, W)
+    label = torch.from_numpy(np.stack([sample.label for sample in samples]))  # (N, H, W)
     colors = [sample.color for sample in samples if sample.color is not None]
     color = torch.from_numpy(np.stack(colors)).float() if colors else None  # (N, 3, 4)
     return Batch(image, label, tuple(sample.name for sample in samples), color)

@@ -189,7 +189,6 @@ def train_step(
     if bool((batch.label == IGNORE_INDEX).all()):
         return None
     image = batch.image.to(device, non_blocking=True)  # (N, 3, H, W)
-    image = image.contiguous(memory_format=torch.channels_last)
     if batch.color is not None:
         image = recolored(image, batch.color.to(device, non_blocking=True))  # (N, 3, H, W)
     label = batch.label.to(device, non_blocking=True)  # (N, H, W)

@@ -1,12 +1,16 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from deeplabv3.config import CheckConfig
 from deeplabv3.data.cityscapes import find_samples
+from deeplabv3.data.frames import read_sample
 from deeplabv3.data.labels import CITYSCAPES
-from deeplabv3.data.loading import batch_keys, epoch_keys, eval_batches, num_batches, train_batches
+from deeplabv3.data.loading import batch_keys, class_pixels, epoch_keys, eval_batches, num_batches, train_batches
 from deeplabv3.errors import DatasetError, InputError
+from deeplabv3.report.defects import checked
 from tests.conftest import write_frame
 
 
@@ -37,9 +41,10 @@ def test_epochs_and_seeds_differ(train_config):
     assert not same(batches(train_config), batches(replace(train_config, seed=1)))
 
 
-def test_batch_is_uint8(train_config):
+def test_batch_is_uint8_and_channels_last(train_config):
     batch = batches(train_config)[0]
     assert (batch.image.dtype, batch.image.shape) == (torch.uint8, (3, 3, 32, 48))
+    assert batch.image.is_contiguous(memory_format=torch.channels_last)
     assert (batch.label.dtype, batch.label.shape) == (torch.uint8, (3, 32, 48))
 
 
@@ -82,3 +87,58 @@ def test_frames_of_another_size_start_a_new_batch(tmp_path, rng):
     batches = eval_batches(find_samples(tmp_path, "val"), CITYSCAPES, 4)
     shapes = [[frame.label_ids.shape for frame in batch] for batch in batches]
     assert shapes == [[(4, 6), (4, 6)], [(4, 5)], [(4, 6)]]
+
+
+def shown(*frames):
+    """Which classes each frame shows, as numbers of pixels."""
+    return np.array([[9 * (train_id in frame) for train_id in range(19)] for frame in frames])
+
+
+def test_half_of_the_samples_are_drawn_for_their_classes(train_config):
+    frames = shown(*[{0}] * 98, {0, 12}, {0, 12, 17})
+    config = replace(train_config, class_sampling=0.5)
+    keys = [key for epoch in range(60) for key in epoch_keys(100, config, epoch, frames)]
+    drawn = [key for key in keys if key.wanted_class is not None]
+    assert len(drawn) == len(keys) // 2
+    assert all(frames[key.index, key.wanted_class] for key in drawn)
+    for train_id in (0, 12, 17):
+        assert sum(key.wanted_class == train_id for key in drawn) == pytest.approx(1000, rel=0.1)
+    assert sum(key.index == 99 for key in keys) > 1200  # of 60 without it
+
+
+def test_frame_that_comes_again_is_augmented_anew(train_config):
+    config = replace(train_config, class_sampling=1.0)
+    keys = epoch_keys(6, config, 0, shown(*[{3}] * 6))
+    assert len({(key.index, key.again) for key in keys}) == 6
+    assert len({key.index for key in keys}) < 6
+
+
+def test_without_class_sampling_each_frame_comes_once(train_config):
+    assert epoch_keys(50, train_config, 2) == epoch_keys(50, train_config, 2, shown(*[{1}] * 50))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sampled_batches_do_not_depend_on_workers_or_where_a_run_goes_on(train_config, workers):
+    config = replace(train_config, class_sampling=0.5, cat_max_ratio=0.75, num_workers=workers)
+    samples = find_samples(config.data_dir, "train")
+    pixels = shown(*[{0, 11}] * 5, {0, 13})
+    whole = list(train_batches(samples, CITYSCAPES, replace(config, num_workers=0), range(3), 0, pixels))
+    later = list(train_batches(samples, CITYSCAPES, config, range(1, 3), 1, pixels))
+    assert len(whole) == 6
+    assert same(whole[3:], later)
+
+
+def test_pixels_of_each_class_are_counted(train_config):
+    findings = checked(CheckConfig(data_dir=train_config.data_dir), CITYSCAPES)
+    samples = find_samples(train_config.data_dir, "train")
+    counts = class_pixels(samples, findings.label_values, CITYSCAPES)
+    for sample, row in zip(samples, counts, strict=True):
+        label = read_sample(sample, CITYSCAPES)[1]
+        np.testing.assert_array_equal(row, np.bincount(label.ravel(), minlength=256)[:19])
+
+
+def test_colors_travel_with_the_batch(train_config):
+    batch = batches(train_config)[0]
+    assert batch.color is not None
+    assert (batch.color.dtype, batch.color.shape) == (torch.float32, (3, 3, 4))
+    assert batches(replace(train_config, photometric_distortion=False))[0].color is None

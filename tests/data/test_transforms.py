@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -13,12 +12,12 @@ from deeplabv3.data.labels import IGNORE_INDEX
 from deeplabv3.data.transforms import (
     PADDING_COLOR,
     augment,
-    cut,
     largest_share,
     random_flip,
     random_window,
     resize,
     resize_label,
+    shown,
 )
 
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
@@ -30,9 +29,10 @@ def coordinates(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([x * 4, y * 4, np.zeros_like(x)], 2), (x // 8 + 5 * (y // 8)).astype(np.uint8)
 
 
-def interleaved(image, label):
-    """A sample as arrays, like the frame it was made from."""
-    return image.permute(1, 2, 0).numpy(), label.numpy()
+def part(label, window):
+    """What lies in a window."""
+    top, left, height, width = window
+    return label[max(0, top) : top + height, max(0, left) : left + width]
 
 
 def config(**options) -> TrainConfig:
@@ -42,13 +42,13 @@ def config(**options) -> TrainConfig:
 @given(sizes, sizes, st.integers(0, 9))
 def test_crop_has_its_size(frame, crop, seed):
     image, label = augment(*coordinates(*frame), np.random.default_rng(seed), config(crop_size=crop))
-    assert (image.shape, label.shape) == ((3, *crop), crop)
+    assert (image.shape, label.shape) == ((*crop, 3), crop)
 
 
 @given(st.integers(0, 200))
 def test_crop_keeps_image_and_label_aligned(seed):
     image, label = coordinates(40, 40)
-    image, label = interleaved(*augment(image, label, np.random.default_rng(seed), config(crop_size=(24, 32))))
+    image, label = augment(image, label, np.random.default_rng(seed), config(crop_size=(24, 32)))
     inside = label != IGNORE_INDEX
     x, y = image[..., 0] / 4, image[..., 1] / 4
     # A pixel's colour tells its source within 2 pixels (bilinear), so its label's cell must reach there.
@@ -68,7 +68,7 @@ def test_crop_keeps_image_and_label_aligned(seed):
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
 def test_scale_is_the_size_of_things(scale, rng):
     image, label = coordinates(40, 40)
-    image, _ = interleaved(*augment(image, label, rng, config(crop_size=(16, 16), scale_range=(scale, scale))))
+    image, _ = augment(image, label, rng, config(crop_size=(16, 16), scale_range=(scale, scale)))
     columns_per_pixel = np.diff(image[8, 4:12, 0].astype(float)).mean() / 4
     assert columns_per_pixel == pytest.approx(1 / scale, rel=0.1)
 
@@ -76,19 +76,35 @@ def test_scale_is_the_size_of_things(scale, rng):
 def test_scale_1_and_the_frames_size_changes_nothing(rng):
     image, label = coordinates(12, 9)
     same = config(crop_size=(12, 9), scale_range=(1, 1))
-    for ours, theirs in zip(interleaved(*augment(image, label, rng, same)), (image, label), strict=True):
+    for ours, theirs in zip(augment(image, label, rng, same), (image, label), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_window_over_the_edge_is_padded():
     image, label = coordinates(2, 2)
-    assert cut(label, (-1, -2, 4, 5), IGNORE_INDEX).tolist() == [
+    assert shown(label, (-1, -2, 4, 5), (4, 5), resize_label, IGNORE_INDEX).tolist() == [
         [255, 255, 255, 255, 255],
         [255, 255, 0, 0, 255],
         [255, 255, 0, 0, 255],
         [255, 255, 255, 255, 255],
     ]
-    assert cut(image, (-1, 0, 3, 3), PADDING_COLOR)[0, 0].tolist() == list(PADDING_COLOR)
+    assert shown(image, (-1, 0, 3, 3), (3, 3), resize, PADDING_COLOR)[0, 0].tolist() == list(PADDING_COLOR)
+
+
+def test_padding_is_not_blended_into_the_picture():
+    image = np.full((8, 8, 3), 200, np.uint8)
+    crop = shown(image, (-4, -4, 16, 16), (24, 24), resize, PADDING_COLOR)
+    inside = (crop == 200).all(2)
+    assert inside.sum() == 12 * 12
+    assert (crop[~inside] == PADDING_COLOR).all()
+
+
+@given(sizes, sizes, st.integers(0, 99))
+def test_image_and_label_are_padded_alike(frame, crop, seed):
+    image, label = np.full((*frame, 3), 9, np.uint8), np.zeros(frame, np.uint8)
+    image, label = augment(image, label, np.random.default_rng(seed), config(crop_size=crop))
+    np.testing.assert_array_equal((image == 9).all(2), label == 0)
+    assert (label == 0).any()
 
 
 def test_resized_label_holds_no_new_class(rng):
@@ -100,18 +116,18 @@ def test_label_and_image_share_their_pixel_centres():
     ramp = np.repeat(np.arange(0, 240, 10, dtype=np.uint8)[None], 8, 0)
     image = np.repeat(ramp[..., None], 3, 2)
     for size in ((8, 8), (8, 72), (8, 31)):  # at a factor of 2 two pixels are equally near
-        difference = resize(image, size)[0].int().numpy() - resize_label(ramp, size).numpy()
+        difference = resize(image, size)[..., 0].astype(int) - resize_label(ramp, size)
         assert abs(difference[:, 1:-1].mean()) < 1.5
 
 
 def test_flip_turns_image_and_label_alike():
-    image, label = map(torch.from_numpy, coordinates(3, 9))
-    flipped = [random_flip(image.permute(2, 0, 1), label, np.random.default_rng(seed)) for seed in range(20)]
+    image, label = coordinates(3, 9)
+    flipped = [random_flip(image, label, np.random.default_rng(seed)) for seed in range(20)]
     turned = [(a, b) for a, b in flipped if b[0, 0] != label[0, 0]]
     assert 0 < len(turned) < 20
     for a, b in turned:
-        assert torch.equal(a.flip(-1), image.permute(2, 0, 1))
-        assert torch.equal(b.flip(-1), label)
+        np.testing.assert_array_equal(a[:, ::-1], image)
+        np.testing.assert_array_equal(b[:, ::-1], label)
 
 
 def test_sample_is_a_function_of_its_seed():
@@ -127,7 +143,7 @@ def test_sample_is_a_function_of_its_seed():
 def test_resized_image_is_that_of_pillow(before, after, seed):
     image = np.random.default_rng(seed).integers(0, 256, (*before, 3), dtype=np.uint8)
     theirs = np.asarray(Image.fromarray(image).resize(after[::-1], Image.Resampling.BILINEAR)).astype(int)
-    assert abs(resize(image, after).permute(1, 2, 0).numpy() - theirs).max() <= 1
+    assert abs(resize(image, after) - theirs).max() <= 1
 
 
 def test_share_counts_labelled_pixels_alone():
@@ -143,7 +159,7 @@ def test_crops_of_one_class_are_drawn_again():
     def mixed(cat_max_ratio):
         limited = replace(options, cat_max_ratio=cat_max_ratio)
         windows = [random_window(label, np.random.default_rng(seed), limited) for seed in range(200)]
-        return sum(largest_share(cut(label, window, IGNORE_INDEX)) < 0.75 for window in windows)
+        return sum(largest_share(part(label, window)) < 0.75 for window in windows)
 
     assert 0 < mixed(1.0) < 20 < mixed(0.75)
 
@@ -163,7 +179,7 @@ def test_crop_shows_the_wanted_class(seed, crop):
     row, column = divmod(seed * 37 % 2400, 60)
     label[row, column] = 9
     window = random_window(label, np.random.default_rng(seed), config(crop_size=crop), 9)
-    assert (cut(label, window, IGNORE_INDEX) == 9).any()
+    assert (part(label, window) == 9).any()
 
 
 def test_class_that_is_not_there_changes_nothing():
