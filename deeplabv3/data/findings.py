@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deeplabv3.data.labels import LabelSet
+from deeplabv3.errors import DatasetError
 
 REASONS = {
     "missing-split": "there is no folder of the split",
@@ -53,6 +54,19 @@ class Fault(NamedTuple):
 
     reason: str
     text: str
+
+
+class Unsound(DatasetError):
+    """A file that cannot be used, told where nobody knows yet what it is called.
+
+    Args:
+        reason: As in `Fault`.
+        text: As in `Fault`.
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.fault = Fault(reason, text)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplabv3.data import looking, remembering
+from deeplabv3.data import looking, pngs, remembering
 from deeplabv3.data.checking import check_dataset
 from deeplabv3.data.cityscapes import find_labelled, read_sample
 from deeplabv3.data.findings import REASONS
@@ -629,7 +629,7 @@ def test_several_defects_are_all_found_in_one_pass(tmp_path, seed):
 def test_interlaced_png_is_sound(tmp_path):
     """Every pass of it is counted, in sizes at which some passes are empty."""
     for height, width in ((1, 1), (1, 9), (5, 2), (13, 17)):
-        rows = sum(-((y - height) // dy) * (1 + -((x - width) // dx)) for x, y, dx, dy in looking._ADAM7 if width > x)
+        rows = sum(-((y - height) // dy) * (1 + -((x - width) // dx)) for x, y, dx, dy in pngs._ADAM7 if width > x)
         header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 1)
         content = PNG + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(rows))) + chunk(b"IEND", b"")
         (tmp_path / "a.png").write_bytes(content)
