@@ -21,7 +21,8 @@ from deeplabv3.data.headers import require_decodable, require_few_scans, require
 from deeplabv3.data.pngs import GREY, PALETTE, RGB, Header, require_rows, require_whole
 from deeplabv3.errors import DatasetError
 
-_MAX_BYTES_A_PIXEL = 8  # four values of 16 bits
+_MAX_BYTES_A_PIXEL = {"WEBP": 1}  # Pillow reads all of it into memory, and libwebp holds three pictures
+_MOST_BYTES_A_PIXEL = 8  # four values of 16 bits
 _MAX_OTHER_BYTES = 2**24
 
 
@@ -51,7 +52,7 @@ def one_error(path: Path) -> Iterator[None]:
             warnings.simplefilter("ignore")  # damaged EXIF data is no reason to talk; sizes are looked at here
             yield
     except Unsound as error:
-        raise DatasetError(f"{path} cannot be used: {error}") from error
+        raise DatasetError(f"{path} cannot be read: {error}") from error
     except DatasetError:
         raise
     except MemoryError as error:
@@ -82,7 +83,7 @@ def decode(file: BinaryIO, formats: tuple[str, ...], max_pixels: int) -> tuple[I
         Unsound: What is wrong is known. Pillow may raise anything else.
     """
     found = _format(file, formats)
-    num_bytes = _require_few_bytes(file, max_pixels)
+    num_bytes = _require_few_bytes(file, found, max_pixels)
     header = None
     if found == "PNG":
         header = require_whole(file)
@@ -152,9 +153,10 @@ def _format(file: BinaryIO, formats: tuple[str, ...]) -> str:
     raise Unsound("wrong-format", f"it holds {found} and {allowed}")
 
 
-def _require_few_bytes(file: BinaryIO, max_pixels: int) -> int:
+def _require_few_bytes(file: BinaryIO, found: str, max_pixels: int) -> int:
     """The size in bytes, which fits to the number of pixels: a decoder may read all of it into memory."""
-    num_bytes, allowed = file.seek(0, 2), _MAX_OTHER_BYTES + _MAX_BYTES_A_PIXEL * max_pixels
+    num_bytes = file.seek(0, 2)
+    allowed = _MAX_OTHER_BYTES + _MAX_BYTES_A_PIXEL.get(found, _MOST_BYTES_A_PIXEL) * max_pixels
     if num_bytes > allowed:
         text = f"it has {num_bytes:,} bytes; at most {allowed:,} are read for {max_pixels:,} pixels: save it anew"
         raise Unsound("too-large", text)

@@ -17,7 +17,7 @@ from deeplabv3.data.findings import Unsound
 
 _MAX_SEGMENTS = 1000  # of up to 64 KiB each before the pixels of a JPEG; colour profiles and previews take some tens
 _MAX_JUNK_BYTES = 2**16  # between them, which Pillow skips byte by byte
-_MAX_SCANS = 64  # passes over the pixels of a JPEG; progressive ones have about 10
+_MAX_SCANS = 40  # passes over the pixels of a JPEG; progressive ones have about 10, and a file may hold two or three
 _MAX_NUMBERS = 300_000  # in a TIFF's tags: 33 million pixels in tiles of 16x16 need 262,144
 _MAX_RUN_LENGTH_BYTES = 2**22  # Pillow decodes run lengths of BMP in Python: a second for 4 MiB
 _PIECE_BYTES = 2**20

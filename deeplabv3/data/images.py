@@ -23,20 +23,22 @@ InstanceIds = npt.NDArray[np.uint16]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
-_ORIENTATION, _FIRST_TURNED = 0x0112, 5  # the EXIF tag, and the first of its values that swap height and width
-_TURNED: dict[int, Callable[[Pixels], Pixels]] = {
-    2: lambda pixels: pixels[:, ::-1],
-    3: lambda pixels: pixels[::-1, ::-1],
-    4: lambda pixels: pixels[::-1],
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: np.rot90(pixels, -1),
-    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
-    8: lambda pixels: np.rot90(pixels),
+_ORIENTATION, _SWAPPED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and those of its values that swap height and width
+_ORIENTATION_IN_PNG = ("exif", "Raw profile type exif", "XML:com.adobe.xmp")  # where Pillow keeps what may hold it
+_STORED: dict[int, Callable[[Pixels], Pixels]] = {
+    2: lambda shown: shown[:, ::-1],
+    3: lambda shown: shown[::-1, ::-1],
+    4: lambda shown: shown[::-1],
+    5: lambda shown: shown.swapaxes(0, 1),
+    6: lambda shown: np.rot90(shown),
+    7: lambda shown: shown[::-1, ::-1].swapaxes(0, 1),
+    8: lambda shown: np.rot90(shown, -1),
 }
-"""How pixels are turned by each orientation of EXIF 2.32, table 6; all others leave them as they are."""
+"""The pixels in the order of the file, as a view of those that are shown, by orientation (EXIF 2.32, table 6)."""
 
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _TAIL_BYTES = 2**17
+_BAND_PIXELS = 2**18
 
 
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -69,13 +71,14 @@ def image_size(path: Path) -> tuple[int, int]:
         size = image.height, image.width
         if image.format == "TIFF":  # which Pillow turns itself
             return size
-        if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
+        if image.format == "PNG" and not image.info.keys() & {*_ORIENTATION_IN_PNG}:
             place = file.tell()
             file.seek(-min(file.seek(0, 2), _TAIL_BYTES), 2)
-            if b"eXIf" not in file.read():
+            tail = file.read()
+            if not any(mark.encode() in tail for mark in ("eXIf", *_ORIENTATION_IN_PNG)):
                 return size
             file.seek(place)  # now Pillow decodes the whole PNG to look behind its pixels, where hardly anyone writes
-        return size[::-1] if _orientation(image) >= _FIRST_TURNED else size
+        return size[::-1] if _orientation(image) in _SWAPPED else size
 
 
 def read_label(path: Path, label_set: LabelSet, *, train_ids: bool = False) -> Pixels:
@@ -181,15 +184,26 @@ def as_shown(image: Image.Image) -> Pixels:
         kind = "numbers without a brightness of their own" if image.mode in ("I", "F") else "no RGB or grey"
         text = f"its mode is {image.mode}, {kind}; allowed are RGB, grey, palette or CMYK of up to 16 bits: convert it"
         raise Unsound("damaged", text)
+    height, width = (image.width, image.height) if orientation in _SWAPPED else (image.height, image.width)
+    pixels = np.empty((height, width, 3), np.uint8)
+    stored = _STORED[orientation](pixels) if orientation in _STORED else pixels
+    step = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, step):  # some rows at a time: the whole in between would need twice the memory
+        bottom = min(top + step, image.height)
+        stored[top:bottom] = np.asarray(_over_black(image.crop((0, top, image.width, bottom))))
+    return pixels
+
+
+def _over_black(image: Image.Image) -> Image.Image:
+    """An image in RGB."""
     if image.mode == "La":
         image = image.convert("LA")  # there is no direct way to RGBA
-    if image.has_transparency_data:
-        image = image if image.mode == "RGBA" else image.convert("RGBA")
-        black = Image.new("RGB", image.size)
-        black.paste(image, mask=image)
-        image = black
-    pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    return np.ascontiguousarray(_TURNED[orientation](pixels)) if orientation in _TURNED else pixels
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    image = image if image.mode == "RGBA" else image.convert("RGBA")
+    black = Image.new("RGB", image.size)
+    black.paste(image, mask=image)
+    return black
 
 
 def _orientation(image: Image.Image) -> int:
