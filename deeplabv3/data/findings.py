@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,6 +115,7 @@ class Findings:
         findings: All defects, in the order of splits, then paths, then reasons.
         splits: What each split holds, in the order asked for.
         num_read: How many files were decoded; the others were as they were at the last check.
+        notes: By split, what is worth knowing and no defect of a file.
     """
 
     data_dir: Path
@@ -122,6 +123,7 @@ class Findings:
     findings: tuple[Finding, ...]
     splits: Mapping[str, SplitCounts]
     num_read: int
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 def in_order(findings: Sequence[Finding], splits: Sequence[str]) -> tuple[Finding, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,6 +11,7 @@ from deeplabv3.config import CheckConfig
 from deeplabv3.data.checking import check_dataset
 from deeplabv3.data.findings import REASONS, Finding, Findings
 from deeplabv3.data.labels import CITYSCAPES, LabelSet, read_label_set
+from deeplabv3.distributed import is_first
 from deeplabv3.files import refuse_to_overwrite, require_writable, write_whole
 from deeplabv3.progress import Progress
 
@@ -38,7 +40,7 @@ def check(config: CheckConfig) -> Findings:
 
 
 def checked(config: CheckConfig, label_set: LabelSet, *, remembered: bool = False) -> Findings:
-    """`check_dataset` with a bar."""
+    """`check_dataset` with a bar; its notes go to stderr."""
     with ExitStack() as shown:
         bars: list[Progress] = []
 
@@ -47,7 +49,7 @@ def checked(config: CheckConfig, label_set: LabelSet, *, remembered: bool = Fals
                 bars.append(shown.enter_context(Progress("checking", total)))
             bars[0].advance(done - bars[0].done)
 
-        return check_dataset(
+        findings = check_dataset(
             config.data_dir,
             config.splits,
             label_set,
@@ -55,6 +57,10 @@ def checked(config: CheckConfig, label_set: LabelSet, *, remembered: bool = Fals
             progress=tell,
             remembered=remembered,
         )
+    if is_first():
+        for note in findings.notes.values():
+            print(f"note: {note}", file=sys.stderr)
+    return findings
 
 
 def summary(findings: Findings) -> str:
@@ -138,5 +144,6 @@ def to_json(findings: Findings) -> dict[str, Any]:
         "label_set": findings.label_set.name,
         "num_defects": len(defects),
         "defects": defects,
+        "notes": [{"split": split, "message": note} for split, note in findings.notes.items()],
         "splits": splits,
     }
