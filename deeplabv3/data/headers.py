@@ -120,26 +120,18 @@ def _require_few_numbers(file: BinaryIO) -> None:
     file.seek(0)
     start = file.read(16)
     order, is_big = ("<" if start.startswith(b"II") else ">"), b"+" in start[2:4]
-    table, entry = (order + "Q", order + "HHQQ") if is_big else (order + "H", order + "HHII")
-    pending, num_numbers, done = (
-        list(struct.unpack_from(*((order + "Q", start, 8) if is_big else (order + "I", start, 4)))),
-        0,
-        0,
-    )
-    while pending and done < len(_INTERNAL_TAGS) + 1:
-        offset, done = pending.pop(), done + 1
-        if offset >= 2**63:
-            continue
-        file.seek(offset)
+    number, table, entry = (order + form for form in (("Q", "Q", "HHQQ") if is_big else ("I", "H", "HHII")))
+    size, num_numbers = struct.calcsize(entry), 0
+    offsets = list(struct.unpack_from(number, start, 8 if is_big else 4))
+    for offset in offsets:
+        file.seek(min(offset, 2**62))
         head = file.read(struct.calcsize(table))
-        if len(head) < struct.calcsize(table):
-            continue
-        size = struct.calcsize(entry)
-        content = file.read(min(struct.unpack(table, head)[0], 2**16) * size)
+        num_tags = struct.unpack(table, head)[0] if len(head) == struct.calcsize(table) else 0
+        content = file.read(min(num_tags, 2**16) * size)
         for tag, kind, count, value in struct.iter_unpack(entry, content[: len(content) // size * size]):
             num_numbers += 0 if kind in _NOT_NUMBERS else count
-            if tag in _INTERNAL_TAGS:
-                pending.append(value)
+            if tag in _INTERNAL_TAGS and len(offsets) <= len(_INTERNAL_TAGS):
+                offsets.append(value)
     if num_numbers > _MAX_NUMBERS:
         text = f"its tags hold {num_numbers:,} numbers; at most {_MAX_NUMBERS:,} are read: save it anew"
         raise Unsound("damaged", text)
