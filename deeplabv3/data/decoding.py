@@ -24,6 +24,7 @@ from deeplabv3.errors import DatasetError
 _MAX_BYTES_A_PIXEL = {"WEBP": 1}  # Pillow reads all of it into memory, and libwebp holds three pictures
 _MOST_BYTES_A_PIXEL = 8  # four values of 16 bits
 _MAX_OTHER_BYTES = 2**24
+_MARK = 254  # of grey a value that no label has, of colours a dark red without any green and blue
 
 
 @contextmanager
@@ -95,8 +96,9 @@ def decode(file: BinaryIO, formats: tuple[str, ...], max_pixels: int) -> tuple[I
             require_few_scans(file)
         if header is not None:
             _fit_transparency(image, header)
+            _mark_last_row(image)
         image.load()
-    if header is not None and (header.interlaced or _ends_black(image)):
+    if header is not None and (header.interlaced or _ends_marked(image)):
         require_rows(file, header)
     return image, header
 
@@ -182,10 +184,20 @@ def _fit_transparency(image: Image.Image, header: Header) -> None:
         raise Unsound("damaged", text)
 
 
-def _ends_black(image: Image.Image) -> bool:
-    """Whether all of the last row is zero, as Pillow leaves rows that are missing.
+def _mark_last_row(image: Image.Image) -> None:
+    """Give an image that is not loaded the memory for its rows, and its last row a value that few pictures end with."""
+    blank = Image.new(image.mode, image.size, None)
+    blank.paste(_MARK, (0, image.height - 1, image.width, image.height))
+    image.im = blank.im
 
-    To unpack a PNG once more only to count its rows takes a third as long as to decode it, and few end so.
+
+def _ends_marked(image: Image.Image) -> bool:
+    """Whether all of the last row still has that value: it is missing, or the picture really ends so.
+
+    To count the rows means to unpack them once more, which takes as long again for a label, so hardly any picture
+    should need it. Black, which Pillow would leave, ends many.
     """
     last = image.crop((0, image.height - 1, image.width, image.height))
-    return last.getbbox(alpha_only=False) is None
+    marked = Image.new(image.mode, last.size, None)
+    marked.paste(_MARK, (0, 0, *last.size))
+    return last.tobytes() == marked.tobytes()

@@ -77,6 +77,10 @@ def require_decodable(image: Image.Image, num_bytes: int) -> None:
         if max(num_bytes, image.width * image.height) > _MAX_RUN_LENGTH_BYTES:
             text = f"it is a BMP of run lengths with more than {_MAX_RUN_LENGTH_BYTES:,} pixels or bytes, "
             raise Unsound("too-large", text + "which take too long; save it as PNG")
+    if image.format == "PNG" and tiles and tiles[0].extents != (0, 0, *image.size):
+        raise Unsound(
+            "damaged", "it is an animation whose first picture is smaller than the whole; save it as one picture"
+        )
     if isinstance(image, TiffImageFile) and tiles and tiles[0].codec_name == "raw":
         separate = image.tag_v2.get(_PLANES) == _SEPARATE and len(image.getbands()) > 1
         if separate and max(image.tag_v2.get(_BITS, (1,))) > 8:

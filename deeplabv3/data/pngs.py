@@ -80,7 +80,7 @@ def require_whole(file: BinaryIO) -> Header:
 
 
 def require_rows(file: BinaryIO, header: Header) -> None:
-    """Unpack the rows of a PNG to count them, without keeping them: Pillow leaves black what is missing.
+    """Unpack the rows of a PNG to count them, without keeping them: Pillow leaves out what is missing.
 
     Raises:
         Unsound: There are fewer than its header says, or they are wrongly packed.

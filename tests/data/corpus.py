@@ -292,6 +292,10 @@ def hostile() -> Iterator[Specimen]:
     for bits, color in itertools.product((0, 3, 8, 16, 255), (1, 3, 5, 7)):
         yield Specimen(f"mode-{bits}-{color}.png", png(values, 8, 0)[:24] + bytes((bits, color)) + b"", wanted="error")
     yield Specimen("no-palette.png", png(values, 8, 3), wanted="error")
+    part = struct.pack(">IIIIIHHBB", 0, 8, 4, 0, 4, 1, 1, 0, 0)  # the lower half
+    content = png(values[4:], 8, 0, before=[(b"acTL", struct.pack(">II", 2, 0)), (b"fcTL", part)])
+    head = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0)
+    yield Specimen("part.png", PNG + chunk(b"IHDR", head) + content[33:], wanted="error")
     wide = np.random.default_rng(4).integers(0, 65536, (8, 8, 3))
     yield Specimen("deep-key.png", png(wide, 16, 2, before=[(b"tRNS", bytes(6))]), wanted="error")
     for kind, bits, form in ((1, 32, 3), (1, 32, 2), (1, 16, 2), (1, 32, 1)):

@@ -135,6 +135,7 @@ def test_other_formats_never_reach_a_decoder(tmp_path, picture):
         read_image(tmp_path / "a.png")
 
 
+ALLOWED_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by colour type
 LABEL = np.random.default_rng(0).integers(0, 34, (12, 24), dtype=np.uint8)
 
 
@@ -171,6 +172,27 @@ def test_missing_rows_are_an_error_and_not_black(tmp_path, read, interlaced):
             read(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes(whole)
     assert read(tmp_path / "a.png").max() == 34
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(
+    ("bits", "color"), [(bits, color) for color, allowed in ALLOWED_BITS.items() for bits in allowed]
+)
+def test_last_row_is_missed_in_every_mode(tmp_path, rng, bits, color, interlaced):
+    """And is not missed where it is there, whatever its value."""
+    channels = {2: 3, 4: 2, 6: 4}.get(color, 1)
+    extra = [(b"PLTE", rng.bytes(3 * 2**bits))] if color == 3 else []
+    values = rng.integers(0, 2**bits, (9, 11, channels))
+    for number in range(2**bits if bits < 16 else 3):
+        values[-1] = number if bits < 16 else (0, 254 * 257, 254)[number]
+        content = png(values, bits, color, before=extra, interlaced=interlaced)
+        (tmp_path / "a.png").write_bytes(content)
+        assert read_image(tmp_path / "a.png").shape == (9, 11, 3)
+    rows = zlib.decompress(b"".join(part[:-8] for part in content.split(b"IDAT")[1:])[:-8])
+    row = 1 + -(-11 * channels * bits // 8)
+    (tmp_path / "a.png").write_bytes(png(values, bits, color, before=extra, rows=rows[:-row], interlaced=interlaced))
+    with pytest.raises(DatasetError, match="it holds .* bytes of pixels and should hold|truncated"):
+        read_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
