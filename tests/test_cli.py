@@ -135,7 +135,7 @@ def bad(tmp_path_factory) -> Path:
         ),
         (
             ["evaluate", "{bad}/broken", "--split", "train", "--model", "{bad}/net"],
-            "cannot be read: it is damaged",
+            "cannot be read: it ends too early, after 50 bytes",
         ),
         (["evaluate", "{streets}", "--model", "{bad}/truncated"], "truncated is not a whole safetensors file"),
         (["predict", "{streets}/leftImg8bit", "--model", "{bad}/other"], "other belongs to another model: "),

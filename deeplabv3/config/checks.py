@@ -10,6 +10,11 @@ OUTPUT_STRIDES = (8, 16, 32)
 PRECISIONS = ("float32", "bfloat16", "auto")
 MAX_SCALE = 100
 
+MAX_PIXELS = 2**25
+"""Of an image: a frame of 8K (7680x4320) fits. Decoding takes at most 600 MB and about two seconds then."""
+
+MOST_PIXELS = 178_956_970  # Pillow decodes no more, whatever is asked for
+
 
 def require(condition: bool, name: str, value: object, allowed: str) -> None:
     """Refuse a value with one line that names it and what is allowed.

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deeplabv3.config.checks import (
+    MAX_PIXELS,
     MAX_SCALE,
+    MOST_PIXELS,
     require,
     require_num_workers,
     require_output_stride,
@@ -228,6 +230,7 @@ class PredictConfig:
         inference: How the model predicts.
         opacity: How strongly the overlay covers the image, 0..1.
         legend: Whether the overlay's classes are named below it; without, it has the image's own size.
+        max_pixels: Images of more are refused before they are decoded; the default admits frames of 8K.
         overwrite: Replace results that are there already.
     """
 
@@ -237,6 +240,7 @@ class PredictConfig:
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     opacity: float = 0.55
     legend: bool = True
+    max_pixels: int = MAX_PIXELS
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -247,6 +251,8 @@ class PredictConfig:
         """
         require(len(self.inputs) >= 1, "inputs", [], "give image files, folders or patterns")
         require(0 <= self.opacity <= 1, "opacity", self.opacity, "give a value of 0 to 1")
+        ok = 1 <= self.max_pixels <= MOST_PIXELS
+        require(ok, "max_pixels", self.max_pixels, f"give 1 to {MOST_PIXELS}, and a --tile-size to save memory")
 
 
 def require_one(what: str, **options: Path | None) -> None:

@@ -17,6 +17,7 @@ from deeplabv3.data.findings import Finding, Findings, SplitCounts, in_order
 from deeplabv3.data.images import ranges
 from deeplabv3.data.labels import IGNORE_INDEX, UNKNOWN, LabelSet, may_be_train_ids
 from deeplabv3.data.looking import Facts
+from deeplabv3.data.official import note_on_number
 from deeplabv3.data.packed import packed_splits
 from deeplabv3.data.remembering import Told, facts_of
 from deeplabv3.data.surveying import IMAGE, INSTANCES, LABEL, TRAIN_IDS, UNLABELLED_SPLITS, Entry, FrameFiles, survey
@@ -62,7 +63,7 @@ def check_dataset(
         frames, findings = survey(data_dir, splits)
         kinds = {entry.path: entry.kind for frame in frames for entry in _decoded(frame)}
         facts, num_read = facts_of(data_dir, kinds, num_workers, progress, remembered)
-    counts = {}
+    counts, notes = {}, {}
     for split in splits:
         own = [frame for frame in frames if frame.split == split]
         swapped = _swapped(own, facts, label_set)
@@ -71,12 +72,14 @@ def check_dataset(
             findings += _of_sizes(frame, facts)
             findings += _of_values(frame, facts, label_set, swapped)
         sound = [frame for frame in own if frame.label is not None and frame.label.path not in swapped]
-        num_frames = sum(IMAGE in frame.files for frame in own)
-        counts[split] = _counts(num_frames, [frame.label for frame in sound if frame.label], facts, label_set)
+        names = [frame.name for frame in own if IMAGE in frame.files]
+        if note := note_on_number(split, names):
+            notes[split] = note
+        counts[split] = _counts(len(names), [frame.label for frame in sound if frame.label], facts, label_set)
     findings += _of_pictures(frames, facts)
     labels = [frame.label.path for frame in frames if frame.label and frame.label.path in facts]
     label_values = {path: facts[path].counts for path in labels}
-    return Findings(data_dir, label_set, in_order(findings, splits), counts, num_read, label_values)
+    return Findings(data_dir, label_set, in_order(findings, splits), counts, num_read, label_values, notes)
 
 
 def _decoded(frame: FrameFiles) -> list[Entry]:

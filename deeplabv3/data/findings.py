@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from deeplabv3.data.labels import LabelSet
+from deeplabv3.errors import DatasetError
 
 REASONS = {
     "missing-split": "there is no folder of the split",
@@ -54,6 +55,19 @@ class Fault(NamedTuple):
 
     reason: str
     text: str
+
+
+class Unsound(DatasetError):
+    """A file that cannot be used, told where nobody knows yet what it is called.
+
+    Args:
+        reason: As in `Fault`.
+        text: As in `Fault`.
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.fault = Fault(reason, text)
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,7 @@ class Findings:
         splits: What each split holds, in the order asked for.
         num_read: How many files were decoded; the others were as they were at the last check.
         label_values: What each label that can be read holds.
+        notes: By split, what is worth knowing and no defect of a file.
     """
 
     data_dir: Path
@@ -115,6 +130,7 @@ class Findings:
     splits: Mapping[str, SplitCounts]
     num_read: int
     label_values: LabelValues
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 def in_order(findings: Sequence[Finding], splits: Sequence[str]) -> tuple[Finding, ...]:

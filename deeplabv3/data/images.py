@@ -3,55 +3,82 @@
 from __future__ import annotations
 
 import io
-import struct
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
+from deeplabv3.config.checks import MAX_PIXELS
+from deeplabv3.data.decoding import decode, header_of, one_error, opened
+from deeplabv3.data.findings import Unsound
+from deeplabv3.data.formats import FORMATS
+from deeplabv3.data.headers import grey_levels
 from deeplabv3.data.labels import UNKNOWN, LabelSet
 from deeplabv3.errors import DatasetError
 
 Pixels = npt.NDArray[np.uint8]
 InstanceIds = npt.NDArray[np.uint16]
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
-"""The decoders that may see a file; others (EPS, FITS, ...) never do, whatever the file's name."""
-
-_ORIENTATION, _FIRST_TURNED = 0x0112, 5  # the EXIF tag, and the first of its values that swap height and width
-_BIT_DEPTH = 24  # where a PNG says how many bits a pixel has
-_DAMAGE = (SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
-
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
+_ORIENTATION, _SWAPPED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and those of its values that swap height and width
+_ORIENTATION_IN_PNG = ("exif", "Raw profile type exif", "XML:com.adobe.xmp")  # where Pillow keeps what may hold it
+_STORED: dict[int, Callable[[Pixels], Pixels]] = {
+    2: lambda shown: shown[:, ::-1],
+    3: lambda shown: shown[::-1, ::-1],
+    4: lambda shown: shown[::-1],
+    5: lambda shown: shown.swapaxes(0, 1),
+    6: lambda shown: np.rot90(shown),
+    7: lambda shown: shown[::-1, ::-1].swapaxes(0, 1),
+    8: lambda shown: np.rot90(shown, -1),
+}
+"""The pixels in the order of the file, as a view of those that are shown, by orientation (EXIF 2.32, table 6)."""
 
-def read_image(path: Path) -> Pixels:
+_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+_TAIL_BYTES = 2**17
+_BAND_PIXELS = 2**18
+
+
+def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decode an image as a viewer shows it: turned by its EXIF orientation, transparency over black.
+
+    Of 16 bits the upper 8 are kept; colour profiles are not applied; of several images in a file the first is read.
+
+    Args:
+        path: PNG, JPEG, WebP, TIFF or BMP, whatever its ending.
+        max_pixels: Larger images are refused before they are decoded.
 
     Returns:
         RGB, uint8, `(H, W, 3)`.
 
     Raises:
-        DatasetError: The file cannot be read or is no image of an allowed format.
+        DatasetError: The file cannot be read, is no whole image of an allowed format, has too many pixels, or numbers
+            in them that are no brightness.
     """
-    with _errors(path, FORMATS):
-        return np.asarray(as_shown(_decode(path, FORMATS)))
+    with one_error(path), opened(path) as file:
+        return as_shown(decode(file, FORMATS, max_pixels)[0])
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """Height and width in pixels of an image as a viewer shows it, from its header alone.
 
     Raises:
-        DatasetError: The header cannot be read.
+        DatasetError: The header cannot be read, or has more than `MAX_PIXELS`.
     """
-    with _errors(path, FORMATS), Image.open(path, formats=FORMATS) as image:
-        in_header = image.format != "PNG" or "exif" in image.info  # else Pillow would decode the whole PNG to look
-        turned = in_header and image.getexif().get(_ORIENTATION, 1) >= _FIRST_TURNED
-        return (image.width, image.height) if turned else (image.height, image.width)
+    with one_error(path), opened(path) as file, header_of(file, FORMATS, MAX_PIXELS) as image:
+        size = image.height, image.width
+        if image.format == "TIFF":  # which Pillow turns itself
+            return size
+        if image.format == "PNG" and not image.info.keys() & {*_ORIENTATION_IN_PNG}:
+            place = file.tell()
+            file.seek(-min(file.seek(0, 2), _TAIL_BYTES), 2)
+            tail = file.read()
+            if not any(mark.encode() in tail for mark in ("eXIf", *_ORIENTATION_IN_PNG)):
+                return size
+            file.seek(place)  # now Pillow decodes the whole PNG to look behind its pixels, where hardly anyone writes
+        return size[::-1] if _orientation(image) in _SWAPPED else size
 
 
 def read_label(path: Path, label_set: LabelSet, *, train_ids: bool = False, content: bytes | None = None) -> Pixels:
@@ -113,20 +140,20 @@ def read_label_values(path: Path) -> Pixels:
     Raises:
         DatasetError: The file cannot be read or is of another mode.
     """
-    with _errors(path, ("PNG",)):
-        content = path.read_bytes()
+    with one_error(path), opened(path) as file:
+        content = file.read()
     return decode_label_values(content, path)
 
 
 def decode_label_values(content: bytes, path: Path) -> Pixels:
     """`read_label_values` for a file that has been read; `path` is what errors call it."""
-    with _errors(path, ("PNG",)):
-        image = _decode(io.BytesIO(content), ("PNG",))
+    with one_error(path):
+        image, header = decode(io.BytesIO(content), ("PNG",), MAX_PIXELS)
     if image.mode not in ("L", "P"):
         raise DatasetError(f"{path} has mode {image.mode}; a label is a single-channel 8-bit PNG of class numbers")
-    if image.mode == "L" and content[_BIT_DEPTH] != 8:  # which Pillow would spread over 0..255
-        depth = content[_BIT_DEPTH]
-        raise DatasetError(f"{path} has {depth} bits a pixel; a label is a single-channel 8-bit PNG of class numbers")
+    if image.mode == "L" and header is not None and header.bits != 8:  # which Pillow would spread over 0..255
+        seen = f"{header.bits} bits a pixel"
+        raise DatasetError(f"{path} has {seen}; a label is a single-channel 8-bit PNG of class numbers")
     return np.asarray(image)
 
 
@@ -143,46 +170,74 @@ def read_instances(path: Path, content: bytes | None = None) -> InstanceIds:
     Raises:
         DatasetError: The file cannot be read or is of another mode.
     """
-    with _errors(path, ("PNG",)):
-        image = _decode(path if content is None else io.BytesIO(content), ("PNG",))
+    if content is None:
+        with one_error(path), opened(path) as file:
+            content = file.read()
+    with one_error(path):
+        image, _ = decode(io.BytesIO(content), ("PNG",), MAX_PIXELS)
     if image.mode not in ("I;16", "L"):
         raise DatasetError(f"{path} has mode {image.mode}; instance ids are a single-channel 16-bit PNG")
     return np.asarray(image).astype(np.uint16, copy=False)
 
 
-def _decode(file: Path | io.BytesIO, formats: tuple[str, ...]) -> Image.Image:
-    """Open, check the checksums (PNG), and decode a file by the allowed decoders alone."""
-    with Image.open(file, formats=formats) as image:
-        image.verify()  # Pillow's load alone accepts PNG data whose checksum is wrong
-    with Image.open(file, formats=formats) as image:
-        image.load()
-        return image
+def as_shown(image: Image.Image) -> Pixels:
+    """The pixels of an image as a viewer shows it: turned by its EXIF orientation, transparency over black.
 
+    Returns:
+        RGB, uint8, `(H, W, 3)`.
 
-def as_shown(image: Image.Image) -> Image.Image:
-    """An image as a viewer shows it, in RGB of 8 bits: turned by its EXIF orientation, transparency over black."""
-    image = ImageOps.exif_transpose(image)
+    Raises:
+        DatasetError: Its mode has numbers that are no brightness, or colours that are not converted.
+    """
+    image.load()  # a TIFF is turned here, and forgets its orientation
+    orientation = _orientation(image)
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image, np.uint16) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        flat = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(flat, image.convert("RGBA"))
-    return image.convert("RGB")
+        image = _eight_bits(image)
+    if image.mode not in _MODES:
+        kind = "numbers without a brightness of their own" if image.mode in ("I", "F") else "no RGB or grey"
+        text = f"its mode is {image.mode}, {kind}; allowed are RGB, grey, palette or CMYK of up to 16 bits: convert it"
+        raise Unsound("damaged", text)
+    height, width = (image.width, image.height) if orientation in _SWAPPED else (image.height, image.width)
+    pixels = np.empty((height, width, 3), np.uint8)
+    stored = _STORED[orientation](pixels) if orientation in _STORED else pixels
+    step = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, step):  # some rows at a time: the whole in between would need twice the memory
+        bottom = min(top + step, image.height)
+        stored[top:bottom] = np.asarray(_over_black(image.crop((0, top, image.width, bottom))))
+    return pixels
 
 
-@contextmanager
-def _errors(path: Path, formats: tuple[str, ...]) -> Iterator[None]:
-    """Turn whatever Pillow raises for a file into one `DatasetError`."""
+def _over_black(image: Image.Image) -> Image.Image:
+    """An image in RGB."""
+    if image.mode == "La":
+        image = image.convert("LA")  # there is no direct way to RGBA
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    image = image if image.mode == "RGBA" else image.convert("RGBA")
+    black = Image.new("RGB", image.size)
+    black.paste(image, mask=image)
+    return black
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; that of a picture as it is where there is none, or none that can be read."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.simplefilter("ignore", UserWarning)  # damaged EXIF data is no reason to talk
-            yield
-    except OSError as error:
-        detail = error.strerror or f"it is damaged or not one of {', '.join(formats)}"
-        raise DatasetError(f"{path} cannot be read: {detail}; replace the file") from error
-    except (*_DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DatasetError(f"{path} is not a sound image ({error}); replace the file") from error
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # viewers show a picture whose EXIF data is damaged, so that is no reason to refuse it
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The upper 8 bits of grey values of 12 or 16, white the largest, and black where they are transparent."""
+    values = np.array(image, np.uint16)
+    num_bits, zero_is_white = grey_levels(image)
+    if zero_is_white:
+        values = np.uint16(2**num_bits - 1) - values
+    transparent = image.info.get("transparency")
+    if transparent is not None:
+        values[values == transparent] = 0
+    return Image.fromarray((values >> (num_bits - 8)).astype(np.uint8))
 
 
 def ranges(values: list[int]) -> str:

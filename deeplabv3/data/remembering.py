@@ -29,7 +29,7 @@ Told = Callable[[int, int], None]
 State = tuple[int, int]
 """Size in bytes and time of the last change in nanoseconds."""
 
-_VERSION = 1
+_VERSION = 2
 _FEW_BYTES = 8_000_000  # up to which starting processes takes longer than they save
 
 

@@ -161,7 +161,7 @@ def predict(config: PredictConfig) -> list[Path]:
     broken: list[DatasetError] = []
     for path, result in track(list(zip(images, results, strict=True)), "predicting"):
         try:
-            image = read_image(path)
+            image = read_image(path, max_pixels=config.max_pixels)
         except DatasetError as error:  # one broken file must not cost the others their results
             broken.append(error)
             continue

@@ -223,7 +223,7 @@ def _pixels(image: Pixels | Image.Image | str | Path) -> Pixels:
     if isinstance(image, (str, Path)):
         return read_image(Path(image))
     if isinstance(image, Image.Image):
-        return np.asarray(as_shown(image))
+        return as_shown(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InputError(f"an image of {image.dtype} {image.shape} was given; uint8 (H, W, 3) is needed, RGB of 0..255")
     return image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,6 +12,7 @@ from deeplabv3.data.checking import check_dataset
 from deeplabv3.data.findings import REASONS, Finding, Findings
 from deeplabv3.data.frames import label_set_of
 from deeplabv3.data.labels import LabelSet
+from deeplabv3.distributed import is_first
 from deeplabv3.files import refuse_to_overwrite, require_writable, write_whole
 from deeplabv3.progress import Progress
 
@@ -39,7 +41,7 @@ def check(config: CheckConfig) -> Findings:
 
 
 def checked(config: CheckConfig, label_set: LabelSet, *, remembered: bool = False) -> Findings:
-    """`check_dataset` with a bar."""
+    """`check_dataset` with a bar; its notes go to stderr."""
     with ExitStack() as shown:
         bars: list[Progress] = []
 
@@ -48,7 +50,7 @@ def checked(config: CheckConfig, label_set: LabelSet, *, remembered: bool = Fals
                 bars.append(shown.enter_context(Progress("checking", total)))
             bars[0].advance(done - bars[0].done)
 
-        return check_dataset(
+        findings = check_dataset(
             config.data_dir,
             config.splits,
             label_set,
@@ -56,6 +58,10 @@ def checked(config: CheckConfig, label_set: LabelSet, *, remembered: bool = Fals
             progress=tell,
             remembered=remembered,
         )
+    if is_first():
+        for note in findings.notes.values():
+            print(f"note: {note}", file=sys.stderr)
+    return findings
 
 
 def summary(findings: Findings) -> str:
@@ -139,5 +145,6 @@ def to_json(findings: Findings) -> dict[str, Any]:
         "label_set": findings.label_set.name,
         "num_defects": len(defects),
         "defects": defects,
+        "notes": [{"split": split, "message": note} for split, note in findings.notes.items()],
         "splits": splits,
     }

@@ -100,6 +100,19 @@ def test_broken_image_is_named_and_the_others_are_written(config, folder):
     assert {path.stem for path in (config.out / "labelIds").iterdir()} == {"a", "c"}
 
 
+def test_image_above_the_cap_is_named_with_the_flag(config, folder):
+    Image.new("L", (400, 300)).save(folder / "b.png")
+    with pytest.raises(DatasetError, match=r"b.png .* 120,000 pixels .*--max-pixels 119999.*\(1 of 3 images"):
+        predict(replace(config, max_pixels=119_999))
+    assert len(predict(replace(config, max_pixels=120_000, overwrite=True))) == 3
+
+
+@pytest.mark.parametrize("value", [0, -1, 178_956_971])
+def test_cap_that_is_none_is_refused(config, value):
+    with pytest.raises(InputError, match=f"max_pixels is {value}; give 1 to 178956970"):
+        replace(config, max_pixels=value)
+
+
 def test_results_are_no_inputs(config, folder):
     config = replace(config, out=folder, overwrite=True)
     for inputs in ((str(folder),), (str(folder),), (str(folder / "**" / "*.*g"),)):
