@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from operator import attrgetter
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from deeplabv3.config import TrainConfig
 from deeplabv3.data.cityscapes import Sample
@@ -23,8 +22,8 @@ from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.data.photometric import Matrix, draw_color
 from deeplabv3.data.transforms import augment
-from deeplabv3.data.workers import read_by_workers
-from deeplabv3.errors import DatasetError, InputError
+from deeplabv3.data.workers import Note, read_by_workers
+from deeplabv3.errors import InputError
 
 _ORDER, _AUGMENTATION, _CLASSES = 0, 1, 2  # which stream of random numbers a seed starts
 
@@ -74,58 +73,55 @@ class Batch:
         return Batch(self.image.pin_memory(), self.label.pin_memory(), self.names, color)
 
 
-class TrainSample(NamedTuple):
-    """An augmented sample: RGB uint8 `(H, W, 3)`, trainIds `(H, W)`, its frame's name, its change of colour."""
-
-    image: Pixels
-    label: Pixels
-    name: str
-    color: Matrix | None
-
-
-class TrainDataset(Dataset[object]):
-    """Augmented samples by `Key`; a sample that cannot be read is returned as its error."""
+class TrainReader:
+    """Batches of augmented samples, by the keys of the samples."""
 
     def __init__(self, samples: Sequence[Sample], label_set: LabelSet, config: TrainConfig) -> None:
         self.samples, self.label_set, self.config = samples, label_set, config
 
-    def __getitem__(self, key: Key) -> TrainSample | DatasetError:
-        """Read and augment one sample."""
-        sample, config = self.samples[key.index], self.config
-        again = [key.again] if key.again else []
-        rng = np.random.default_rng([config.seed, _AUGMENTATION, key.epoch, key.index, *again])
-        try:
-            image, label = read_sample(sample, self.label_set)
-        except DatasetError as error:
-            return error  # raised in a worker, it would come out wrapped in a traceback
-        augmented = augment(image, label, rng, config, key.wanted_class)
-        return TrainSample(*augmented, sample.name, draw_color(rng) if config.photometric_distortion else None)
+    def read(self, keys: Sequence[Key], note: Note) -> Batch:
+        """Read and augment the samples of a batch.
 
-    def place_of(self, key: Key) -> int:
-        """The place of a key's frame among the samples."""
-        return key.index
+        Raises:
+            DatasetError: One of them cannot be read.
+        """
+        # Interleaved pixels: the batch comes out channels-last, which convolutions want anyway.
+        images = np.empty((len(keys), *self.config.crop_size, 3), np.uint8)
+        labels = np.empty((len(keys), *self.config.crop_size), np.uint8)
+        colors = []
+        for key, crop in zip(keys, zip(images, labels, strict=True), strict=True):
+            note(key.index)
+            colors.append(self._fill(key, crop))
+        return Batch(
+            torch.from_numpy(images).permute(0, 3, 1, 2),  # (N, 3, H, W)
+            torch.from_numpy(labels),  # (N, H, W)
+            tuple(self.samples[key.index].name for key in keys),
+            torch.from_numpy(np.stack(colors)).float() if self.config.photometric_distortion else None,  # (N, 3, 4)
+        )
+
+    def _fill(self, key: Key, crop: tuple[Pixels, Pixels]) -> Matrix:
+        """Make one sample, and draw its change of colour."""
+        again = [key.again] if key.again else []
+        rng = np.random.default_rng([self.config.seed, _AUGMENTATION, key.epoch, key.index, *again])
+        image, label = read_sample(self.samples[key.index], self.label_set)
+        augment(image, label, rng, self.config, crop, key.wanted_class)
+        return draw_color(rng)
 
     def name_of(self, place: int) -> str:
         """The image of a frame."""
         return str(self.samples[place].image_path)
 
 
-class ReadDataset(Dataset[object], Generic[Item, Result]):
-    """What a function makes of each item; its error where something supplied cannot be used."""
+class ItemReader(Generic[Item, Result]):
+    """What a function makes of each item."""
 
-    def __init__(self, read: Callable[[Item], Result], items: Sequence[Item], name: Callable[[Item], Any]) -> None:
-        self.read, self.items, self.name = read, items, name
+    def __init__(self, function: Callable[[Item], Result], items: Sequence[Item], name: Callable[[Item], Any]) -> None:
+        self.function, self.items, self.name = function, items, name
 
-    def __getitem__(self, index: int) -> Result | InputError:
-        """Read one item."""
-        try:
-            return self.read(self.items[index])
-        except InputError as error:
-            return error
-
-    def place_of(self, key: int) -> int:
-        """The key itself."""
-        return key
+    def read(self, place: int, note: Note) -> Result:
+        """What it makes of one item."""
+        note(place)
+        return self.function(self.items[place])
 
     def name_of(self, place: int) -> str:
         """What a person calls an item."""
@@ -198,21 +194,6 @@ def batch_keys(
     return [keys[number * size : (number + 1) * size] for number in range(num_batches(num_samples, config))]
 
 
-def collate(items: list[TrainSample | DatasetError]) -> Batch | DatasetError:
-    """Stack samples of one size; the first error among them comes instead."""
-    samples = []
-    for item in items:
-        if isinstance(item, DatasetError):
-            return item
-        samples.append(item)
-    # Pixels that were interleaved stay so: the batch comes out channels-last, which convolutions want anyway.
-    image = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)  # (N, 3, H, W)
-    label = torch.from_numpy(np.stack([sample.label for sample in samples]))  # (N, H, W)
-    colors = [sample.color for sample in samples if sample.color is not None]
-    color = torch.from_numpy(np.stack(colors)).float() if colors else None  # (N, 3, 4)
-    return Batch(image, label, tuple(sample.name for sample in samples), color)
-
-
 def train_batches(
     samples: Sequence[Sample],
     label_set: LabelSet,
@@ -242,12 +223,11 @@ def train_batches(
     for _ in range(first_batch):
         next(batches)
     return read_by_workers(
-        TrainDataset(samples, label_set, config),
+        TrainReader(samples, label_set, config),
+        batches,
         config.num_workers or 0,
-        timeout_seconds=config.worker_timeout_seconds,
-        batch_sampler=batches,
-        collate_fn=collate,
         pin_memory=pin_memory,
+        timeout_seconds=config.worker_timeout_seconds,
     )
 
 
@@ -265,13 +245,7 @@ def read_in_order(
     Raises:
         InputError: The first that `read` raises; or a process dies or stands still.
     """
-    return read_by_workers(
-        ReadDataset(read, items, name_of),
-        num_workers,
-        sampler=range(len(items)),
-        batch_size=None,
-        collate_fn=_unchanged,
-    )
+    return read_by_workers(ItemReader(read, items, name_of), range(len(items)), num_workers)
 
 
 def eval_batches(
@@ -291,7 +265,3 @@ def eval_batches(
         waiting.append(frame)
     if waiting:
         yield waiting
-
-
-def _unchanged(item: Item) -> Item:
-    return item

@@ -1,4 +1,4 @@
-"""Augmentation: functions of `(image, label, rng)` to `(image, label)`, crop first, resize only the crop.
+"""Augmentation: a frame and chance make a sample; crop first, resize only the crop.
 
 Images are RGB uint8 `(H, W, 3)`, labels trainIds uint8 `(H, W)`. All chance comes from the generator that is handed
 in, so a sample is a function of its seed alone.
@@ -17,10 +17,8 @@ from deeplabv3.config import TrainConfig
 from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import IGNORE_INDEX
 
-Pair = tuple[Pixels, Pixels]
-
-Resize = Callable[[Pixels, tuple[int, int]], Pixels]
-"""An image or label brought to a height and width."""
+Resize = Callable[[Pixels, Pixels], None]
+"""Fills the second with the first."""
 
 Window = tuple[int, int, int, int]
 """Top, left, height and width in pixels; it may reach over the edges of a frame."""
@@ -33,27 +31,36 @@ CROP_TRIES = 10
 
 
 def augment(
-    image: Pixels, label: Pixels, rng: np.random.Generator, config: TrainConfig, wanted_class: int | None = None
-) -> Pair:
-    """Scale, crop and mirror a frame at random, to a sample of the crop's size.
+    image: Pixels,
+    label: Pixels,
+    rng: np.random.Generator,
+    config: TrainConfig,
+    crop: tuple[Pixels, Pixels],
+    wanted_class: int | None = None,
+) -> None:
+    """Scale, crop and mirror a frame at random.
 
     Args:
         image: The frame.
         label: Its label.
         rng: Source of chance.
-        config: `crop_size`, `scale_range`, `cat_max_ratio` and `flip` matter.
+        config: `scale_range`, `cat_max_ratio` and `flip` matter.
+        crop: Image and label of the sample, which are overwritten; their size is the crop's.
         wanted_class: A trainId that the crop must show, where the frame does; None for any crop.
     """
-    window = random_window(label, rng, config, wanted_class)
-    sample = (
-        shown(image, window, config.crop_size, resize, PADDING_COLOR),
-        shown(label, window, config.crop_size, resize_label, IGNORE_INDEX),
-    )
-    return random_flip(*sample, rng) if config.flip else sample
+    window = random_window(label, rng, config, crop[1].shape, wanted_class)
+    _shown(image, window, crop[0], resize, PADDING_COLOR)
+    _shown(label, window, crop[1], resize_label, IGNORE_INDEX)
+    if config.flip:
+        random_flip(*crop, rng)
 
 
 def random_window(
-    label: Pixels, rng: np.random.Generator, config: TrainConfig, wanted_class: int | None = None
+    label: Pixels,
+    rng: np.random.Generator,
+    config: TrainConfig,
+    size: tuple[int, ...],
+    wanted_class: int | None = None,
 ) -> Window:
     """The part of a frame that a crop shows, which is then resized to the crop's size.
 
@@ -61,10 +68,10 @@ def random_window(
     the work. Where one class covers `cat_max_ratio` of the window's labelled pixels or more, another place is tried,
     `CROP_TRIES` times at most: the rule of mmsegmentation's RandomCrop.
 
-    Args and Raises are those of `augment`.
+    Args are those of `augment`; `size` is the crop's height and width.
     """
     scale = rng.uniform(*config.scale_range)
-    height, width = (max(1, round(size / scale)) for size in config.crop_size)
+    height, width = (max(1, round(pixels / scale)) for pixels in size)
     target = None if wanted_class is None else _random_pixel(label == wanted_class, rng)
     for _ in range(CROP_TRIES):
         top, left = (
@@ -103,56 +110,50 @@ def largest_share(label: Pixels) -> float:
     return max(counts) / max(1, sum(counts))
 
 
-def shown(
-    pixels: Pixels, window: Window, size: tuple[int, int], resized: Resize, padding: int | tuple[int, int, int]
-) -> Pixels:
-    """What a crop shows of an image or label; where its window reaches over the edge, it is filled with `padding`.
-
-    Args:
-        pixels: The frame's image or label.
-        window: The part of it that the crop shows.
-        size: Height and width of the crop.
-        resized: `resize` or `resize_label`.
-        padding: What is beyond the edges.
-    """
-    inside = _inside(pixels, window)
-    (first_row, last_row), (first_column, last_column) = (
-        _place(start, start + part, full, wanted)
-        for start, part, full, wanted in zip(
-            (max(0, -window[0]), max(0, -window[1])), inside.shape[:2], window[2:], size, strict=True
-        )
-    )
-    inside = resized(inside, (last_row - first_row, last_column - first_column))
-    if inside.shape[:2] == size:
-        return inside
-    crop = np.empty((*size, *pixels.shape[2:]), np.uint8)
-    crop[...] = np.full((size[1], *pixels.shape[2:]), padding, np.uint8)  # row by row, which numpy does faster
-    crop[first_row:last_row, first_column:last_column] = inside
-    return crop
-
-
-def _place(start: int, stop: int, full: int, wanted: int) -> tuple[int, int]:
-    """Where pixels `start` to `stop` of `full` are once `full` is `wanted`: one pixel at least."""
-    first = min(round(start * wanted / full), wanted - 1)
-    return first, max(first + 1, round(stop * wanted / full))
-
-
 def _inside(pixels: Pixels, window: Window) -> Pixels:
     top, left, height, width = window
     return pixels[max(0, top) : top + height, max(0, left) : left + width]
 
 
-def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """Bilinear, over all source pixels that a target pixel covers; `size` is height and width.
+def _shown(pixels: Pixels, window: Window, crop: Pixels, resized: Resize, padding: int | tuple[int, int, int]) -> None:
+    """Fill a crop with what its window shows of an image or label, and with `padding` beyond the edges."""
+    inside = _inside(pixels, window)
+    rows, columns = (
+        _place(start, start + part, full, wanted)
+        for start, part, full, wanted in zip(
+            (max(0, -window[0]), max(0, -window[1])), inside.shape[:2], window[2:], crop.shape[:2], strict=True
+        )
+    )
+    part = crop[rows, columns]
+    if part.shape == crop.shape:
+        resized(inside, crop)
+        return
+    crop[...] = np.full(crop.shape[1:], padding, np.uint8)  # row by row, which numpy does faster
+    whole = np.empty(part.shape, np.uint8)
+    resized(inside, whole)
+    part[...] = whole
+
+
+def _place(start: int, stop: int, full: int, wanted: int) -> slice:
+    """Where pixels `start` to `stop` of `full` are once `full` is `wanted`: one pixel at least."""
+    first = min(round(start * wanted / full), wanted - 1)
+    return slice(first, max(first + 1, round(stop * wanted / full)))
+
+
+def resize(image: Pixels, result: Pixels) -> None:
+    """Bring an image, RGB uint8 `(H, W, 3)`, to the size of another: bilinear, over all pixels that a new one covers.
 
     It differs from Pillow's by at most 1 in 255 and takes an eighth of the time.
+
+    Args:
+        image: The pixels.
+        result: Is overwritten; its pixels must lie side by side.
     """
-    if image.shape[:2] == size:
-        return image
-    result = np.empty((*size, 3), np.uint8)
+    if image.shape == result.shape:
+        result[...] = image
+        return
     # What `interpolate` calls; only this way the result is interleaved too, which saves half of the time.
-    torch.ops.aten._upsample_bilinear2d_aa.out(_batch(image), size, False, out=_batch(result))
-    return result
+    torch.ops.aten._upsample_bilinear2d_aa.out(_batch(image), result.shape[:2], False, out=_batch(result))
 
 
 def _batch(image: Pixels) -> Tensor:
@@ -165,18 +166,20 @@ def _tensor(pixels: Pixels) -> Tensor:
     return torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
 
 
-def resize_label(label: Pixels, size: tuple[int, int]) -> Pixels:
-    """The nearest pixel's class; on the same grid as `resize`, whose pixel centres it shares."""
-    if label.shape == size:
-        return label
-    height, width = size
-    return np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
+def resize_label(label: Pixels, result: Pixels) -> None:
+    """Bring a label, uint8 `(H, W)`, to the size of another by the nearest pixels, on the same grid as `resize`."""
+    rows, columns = (
+        ((np.arange(wanted) + 0.5) * (full / wanted)).astype(np.intp)
+        for full, wanted in zip(label.shape, result.shape, strict=True)
+    )
+    if len(rows) > len(label):  # columns take longer, so they are taken from as few rows as possible
+        label.take(columns, 1, mode="clip").take(rows, 0, out=result, mode="clip")
+    else:
+        label.take(rows, 0, mode="clip").take(columns, 1, out=result, mode="clip")
 
 
-def random_flip(image: Pixels, label: Pixels, rng: np.random.Generator) -> Pair:
-    """Mirror half of the samples left to right."""
-    return (_mirrored(image), _mirrored(label)) if rng.random() < 0.5 else (image, label)
-
-
-def _mirrored(pixels: Pixels) -> Pixels:
-    return _tensor(pixels).flip(1).numpy()  # numpy takes twenty times as long
+def random_flip(image: Pixels, label: Pixels, rng: np.random.Generator) -> None:
+    """Mirror half of the samples left to right, in place."""
+    if rng.random() < 0.5:
+        for pixels in (image, label):
+            pixels[...] = _tensor(pixels).flip(1).numpy()  # numpy takes twenty times as long

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -28,101 +28,106 @@ WORKER_TIMEOUT_SECONDS = 25.0
 _POLL_SECONDS = 1
 
 
+Note = Callable[[int], None]
+"""Called with the place of what is read next."""
+
+
 class Readable(Protocol):
-    """A data set that can say what it reads."""
+    """What can be read by keys, and says what it reads."""
 
-    def __getitem__(self, key: Any) -> object:
-        """Read one item; an `InputError` is returned."""
-
-    def place_of(self, key: Any) -> int:
-        """A key's place among the items."""
+    def read(self, key: Any, note: Note) -> object:
+        """What belongs to a key; an `InputError` where something supplied cannot be used."""
 
     def name_of(self, place: int) -> str:
-        """What a person calls the item in a place."""
+        """What a person calls what is in a place."""
 
 
 class WatchedDataset(Dataset[object]):
-    """A data set whose readers leave a note of what they are reading.
+    """A data set for torch's loader, whose readers leave a note of what they are reading.
 
     Args:
-        dataset: What is read.
+        source: What is read.
         num_workers: How many processes read it.
     """
 
-    def __init__(self, dataset: Readable, num_workers: int) -> None:
-        self.dataset = dataset
-        self._notes = multiprocessing.RawArray("q", 2 * num_workers)  # process and 1 + place, 0 if none is read
+    def __init__(self, source: Readable, num_workers: int) -> None:
+        self.source = source
+        self._notes = multiprocessing.RawArray("q", 2 * num_workers + 2)  # process and 1 + place, 0 if none is read
 
     def __getitem__(self, key: Any) -> object:
-        """Read one item."""
-        info = get_worker_info()
-        assert info is not None
-        note = 2 * info.id
-        place = self.dataset.place_of(key)
-        self._notes[note], self._notes[note + 1] = os.getpid(), place + 1
+        """What belongs to a key, or why it cannot be had: raised here, that would come out wrapped in a traceback."""
         try:
-            item = self.dataset[key]
+            item = self.source.read(key, self._note)
         except InputError as error:
-            item = error  # raised here, it would come out wrapped in a traceback
+            item = error
         except MemoryError:
-            name = self.dataset.name_of(place)
+            (name,) = {self.being_read()[os.getpid()]}
             item = DatasetError(f"the memory ran out while {name} was read; give fewer --num-workers")
-        self._notes[note + 1] = 0
+        self._note(-1)
         return item
+
+    def _note(self, place: int) -> None:
+        info = get_worker_info()
+        row = 0 if info is None else 2 * info.id
+        self._notes[row], self._notes[row + 1] = os.getpid(), place + 1
 
     def being_read(self) -> dict[int, str]:
         """What each process is reading, or was when it ended, by the process."""
         pairs = zip(self._notes[::2], self._notes[1::2], strict=True)
-        return {process: self.dataset.name_of(place - 1) for process, place in pairs if place}
+        return {process: self.source.name_of(place - 1) for process, place in pairs if place}
 
 
 def read_by_workers(
-    dataset: Readable,
+    source: Readable,
+    keys: Iterable[Any],
     num_workers: int,
     *,
+    pin_memory: bool = False,
     timeout_seconds: float = WORKER_TIMEOUT_SECONDS,
-    **options: Any,
 ) -> Generator[Any]:
-    """The items of a data set, in the order of their keys, made ahead of time by other processes.
+    """What belongs to some keys, in their order, made ahead of time by other processes.
 
     Args:
-        dataset: What is read. An `InputError` that it returns is raised here, where it has no worker's traceback.
+        source: What is read.
+        keys: What it is asked for.
         num_workers: How many processes read; with 0 this one does, and nothing is watched.
+        pin_memory: Whether what can do so moves into page-locked memory.
         timeout_seconds: How long no worker may finish anything while the program waits.
-        options: Those of torch's `DataLoader`, a sampler of keys among them.
 
     Raises:
         DatasetError: A process died, or none finished anything for too long; what was being read is named.
-        InputError: The first that the data set returns.
+        InputError: The first that the source raises.
     """
-    options["generator"] = torch.Generator()  # else a seed would be drawn from the run's own random numbers
-    if num_workers == 0:
-        read_here: Any = dataset  # torch asks for its own class and needs nothing of it
-        yield from map(_or_raised, DataLoader(read_here, **options))
-        return
-    watched = WatchedDataset(dataset, num_workers)
+    watched = WatchedDataset(source, num_workers)
     with _deaths_unannounced() as hush:
         others = set(multiprocessing.active_children())
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "This DataLoader will create")  # as many as were asked for
-            items = iter(
-                DataLoader(
-                    watched,
-                    num_workers=num_workers,
-                    worker_init_fn=_start_worker,
-                    timeout=_POLL_SECONDS,
-                    **options,
-                )
+            loader: DataLoader[Any] = DataLoader(
+                watched,
+                batch_size=None,
+                sampler=keys,
+                num_workers=num_workers,
+                collate_fn=_unchanged,
+                pin_memory=pin_memory,
+                worker_init_fn=_start_worker,
+                timeout=_POLL_SECONDS if num_workers else 0,
+                generator=torch.Generator(),  # else a seed would be drawn from the run's own random numbers
             )
+            items = iter(loader)
         hush()
         workers = [process for process in multiprocessing.active_children() if process not in others]
         try:
             while True:
-                yield _or_raised(_next(items, watched, workers, timeout_seconds))
+                yield _or_raised(_next(items, watched, workers, timeout_seconds) if workers else next(items))
         except StopIteration:
             return
         finally:
             _end(workers)
+
+
+def _unchanged(item: Any) -> Any:
+    return item
 
 
 def _or_raised(item: Any) -> Any:

@@ -8,9 +8,9 @@ import time
 from dataclasses import replace
 
 import pytest
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import get_worker_info
 
-from deeplabv3.data.loading import TrainDataset, read_in_order
+from deeplabv3.data.loading import TrainReader, read_in_order
 from deeplabv3.data.workers import read_by_workers
 from deeplabv3.errors import DatasetError
 from deeplabv3.training.loop import train
@@ -52,34 +52,25 @@ def runs_out_of_memory(_):
     raise MemoryError
 
 
-class Numbers(Dataset[int]):
+class Numbers:
     """Whole numbers; at one of them something happens."""
 
     def __init__(self, happens=None, at=5):
         self.happens, self.at = happens, at
 
-    def __getitem__(self, index):
-        if index == self.at and self.happens:
+    def read(self, key, note):
+        note(key)
+        if key == self.at and self.happens:
             assert get_worker_info() is not None
-            self.happens(f"item {index}")
-        return index
-
-    def place_of(self, key):
+            self.happens(f"item {key}")
         return key
 
     def name_of(self, place):
         return f"frame {place}"
 
 
-def read(dataset, workers=2, timeout_seconds=2):
-    return read_by_workers(
-        dataset,
-        workers,
-        timeout_seconds=timeout_seconds,
-        sampler=range(12),
-        batch_size=None,
-        collate_fn=lambda item: item,
-    )
+def read(source, workers=2, timeout_seconds=2):
+    return read_by_workers(source, range(12), workers, timeout_seconds=timeout_seconds)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
@@ -144,17 +135,17 @@ def test_error_of_what_is_read_is_raised_as_it_is():
 def happening(monkeypatch, happens, at):
     """Training samples, of which the n-th that any process reads makes something happen to that process."""
     count = multiprocessing.Value("i", 0)
-    real = TrainDataset.__getitem__
+    real = TrainReader._fill
 
-    def item(self, key):
+    def fill(self, key, crop):
         with count.get_lock():
             count.value += 1
             is_now = count.value == at
         if is_now:
             happens(self.samples[key.index].image_path)
-        return real(self, key)
+        return real(self, key, crop)
 
-    monkeypatch.setattr(TrainDataset, "__getitem__", item)
+    monkeypatch.setattr(TrainReader, "_fill", fill)
 
 
 @pytest.mark.parametrize("happens", [killed, stops, raises])
