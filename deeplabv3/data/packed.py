@@ -34,6 +34,7 @@ import hashlib
 import json
 import math
 import mmap
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -206,7 +207,7 @@ def read_packed_image(place: Place) -> Pixels:
         DatasetError: The file is gone or shorter.
     """
     frame = place.frame
-    return _mapped(place.folder / IMAGES_FILE, 3 * frame.offset, (frame.height, frame.width, 3))
+    return _mapped(f"{place.folder}/{IMAGES_FILE}", 3 * frame.offset, (frame.height, frame.width, 3))
 
 
 def read_packed_label(place: Place) -> Pixels:
@@ -215,7 +216,7 @@ def read_packed_label(place: Place) -> Pixels:
     Raises:
         DatasetError: The file is gone or shorter.
     """
-    return _mapped(place.folder / LABELS_FILE, place.frame.offset, (place.frame.height, place.frame.width))
+    return _mapped(f"{place.folder}/{LABELS_FILE}", place.frame.offset, (place.frame.height, place.frame.width))
 
 
 def read_packed_file(place: Place, file: SourceFile) -> bytes:
@@ -224,13 +225,13 @@ def read_packed_file(place: Place, file: SourceFile) -> bytes:
     Raises:
         DatasetError: The file is gone or shorter.
     """
-    return _mapped(place.folder / FILES_FILE, file.offset, (file.num_bytes,)).tobytes()
+    return _mapped(f"{place.folder}/{FILES_FILE}", file.offset, (file.num_bytes,)).tobytes()
 
 
-def _mapped(path: Path, offset: int, shape: tuple[int, ...]) -> Pixels:
+def _mapped(path: str, offset: int, shape: tuple[int, ...]) -> Pixels:
     """Bytes of a file as they are in the system's memory."""
     try:
-        state = path.stat()
+        state = os.stat(path)  # noqa: PTH116  a Path would take as long as all the rest
         pages = _pages(path, state.st_ino, state.st_size, state.st_mtime_ns)
         return np.frombuffer(pages, np.uint8, math.prod(shape), offset).reshape(shape)
     except (OSError, ValueError) as error:
@@ -238,9 +239,9 @@ def _mapped(path: Path, offset: int, shape: tuple[int, ...]) -> Pixels:
 
 
 @lru_cache(maxsize=12)
-def _pages(path: Path, inode: int, num_bytes: int, modified_ns: int) -> mmap.mmap:
+def _pages(path: str, inode: int, num_bytes: int, modified_ns: int) -> mmap.mmap:
     """A whole file, opened once as long as it is the same: to map it anew for each frame costs a third of a sample."""
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 

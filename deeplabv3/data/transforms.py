@@ -17,8 +17,8 @@ from deeplabv3.config import TrainConfig
 from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import IGNORE_INDEX
 
-Resize = Callable[[Pixels, Pixels], None]
-"""Fills the second with the first."""
+Resize = Callable[[Pixels, Pixels, bool], None]
+"""Fills the second with the first, mirrored or not."""
 
 Window = tuple[int, int, int, int]
 """Top, left, height and width in pixels; it may reach over the edges of a frame."""
@@ -49,10 +49,9 @@ def augment(
         wanted_class: A trainId that the crop must show, where the frame does; None for any crop.
     """
     window = random_window(label, rng, config, crop[1].shape, wanted_class)
-    _shown(image, window, crop[0], resize, PADDING_COLOR)
-    _shown(label, window, crop[1], resize_label, IGNORE_INDEX)
-    if config.flip:
-        random_flip(*crop, rng)
+    is_mirrored = config.flip and rng.random() < 0.5
+    _shown(image, window, crop[0], resize, PADDING_COLOR, is_mirrored)
+    _shown(label, window, crop[1], resize_label, IGNORE_INDEX, is_mirrored)
 
 
 def random_window(
@@ -115,7 +114,14 @@ def _inside(pixels: Pixels, window: Window) -> Pixels:
     return pixels[max(0, top) : top + height, max(0, left) : left + width]
 
 
-def _shown(pixels: Pixels, window: Window, crop: Pixels, resized: Resize, padding: int | tuple[int, int, int]) -> None:
+def _shown(
+    pixels: Pixels,
+    window: Window,
+    crop: Pixels,
+    resized: Resize,
+    padding: int | tuple[int, int, int],
+    is_mirrored: bool,
+) -> None:
     """Fill a crop with what its window shows of an image or label, and with `padding` beyond the edges."""
     inside = _inside(pixels, window)
     rows, columns = (
@@ -124,14 +130,17 @@ def _shown(pixels: Pixels, window: Window, crop: Pixels, resized: Resize, paddin
             (max(0, -window[0]), max(0, -window[1])), inside.shape[:2], window[2:], crop.shape[:2], strict=True
         )
     )
+    if is_mirrored:
+        columns = slice(crop.shape[1] - columns.stop, crop.shape[1] - columns.start)
     part = crop[rows, columns]
-    if part.shape == crop.shape:
-        resized(inside, crop)
-        return
-    crop[...] = np.full(crop.shape[1:], padding, np.uint8)  # row by row, which numpy does faster
-    whole = np.empty(part.shape, np.uint8)
-    resized(inside, whole)
-    part[...] = whole
+    if part.shape != crop.shape:
+        row = np.full(crop.shape[1:], padding, np.uint8)  # numpy copies a row faster than a colour
+        crop[: rows.start], crop[rows.stop :] = row, row
+        crop[rows, : columns.start], crop[rows, columns.stop :] = row[: columns.start], row[columns.stop :]
+    result = part if part.flags.c_contiguous else np.empty_like(part, order="C")
+    resized(inside, result, is_mirrored)
+    if result is not part:
+        part[...] = result
 
 
 def _place(start: int, stop: int, full: int, wanted: int) -> slice:
@@ -140,46 +149,49 @@ def _place(start: int, stop: int, full: int, wanted: int) -> slice:
     return slice(first, max(first + 1, round(stop * wanted / full)))
 
 
-def resize(image: Pixels, result: Pixels) -> None:
-    """Bring an image, RGB uint8 `(H, W, 3)`, to the size of another: bilinear, over all pixels that a new one covers.
+def resize(image: Pixels, result: Pixels, is_mirrored: bool = False) -> None:
+    """Bring an image to the size of another: bilinear, over all pixels that a new one covers.
 
     It differs from Pillow's by at most 1 in 255 and takes an eighth of the time.
 
     Args:
-        image: The pixels.
-        result: Is overwritten; its pixels must lie side by side.
+        image: RGB uint8 `(H, W, 3)`.
+        result: The same, of another size, its pixels side by side; it is overwritten.
+        is_mirrored: Turn left and right.
     """
-    if image.shape == result.shape:
-        result[...] = image
-        return
-    # What `interpolate` calls; only this way the result is interleaved too, which saves half of the time.
-    torch.ops.aten._upsample_bilinear2d_aa.out(_batch(image), result.shape[:2], False, out=_batch(result))
+    pixels = torch.from_numpy(np.array(image, order="C"))  # (H, W, 3), memory that torch may have
+    target = torch.from_numpy(result)
+    is_small = pixels.numel() < target.numel()
+    if is_mirrored and is_small:
+        pixels = pixels.flip(1)  # a twentieth of numpy's time
+    if pixels.shape == target.shape:
+        target.copy_(pixels)
+    else:
+        # What `interpolate` calls; only this way the result is interleaved too, which saves half of the time.
+        torch.ops.aten._upsample_bilinear2d_aa.out(_batch(pixels), result.shape[:2], False, out=_batch(target))
+    if is_mirrored and not is_small:
+        target.copy_(target.flip(1))
 
 
-def _batch(image: Pixels) -> Tensor:
-    """An image as a batch of one, `(1, 3, H, W)`."""
-    return _tensor(image)[None].permute(0, 3, 1, 2)
+def _batch(image: Tensor) -> Tensor:
+    """An image `(H, W, 3)` as a batch of one, `(1, 3, H, W)`, in the same memory."""
+    return image[None].permute(0, 3, 1, 2)
 
 
-def _tensor(pixels: Pixels) -> Tensor:
-    """The same memory if it may be written, else a copy: torch knows no other."""
-    return torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+def resize_label(label: Pixels, result: Pixels, is_mirrored: bool = False) -> None:
+    """Bring a label to the size of another by the nearest pixels, on the same grid as `resize`.
 
-
-def resize_label(label: Pixels, result: Pixels) -> None:
-    """Bring a label, uint8 `(H, W)`, to the size of another by the nearest pixels, on the same grid as `resize`."""
+    Args:
+        label: uint8 `(H, W)`.
+        result: The same, of another size; it is overwritten.
+        is_mirrored: Turn left and right.
+    """
     rows, columns = (
         ((np.arange(wanted) + 0.5) * (full / wanted)).astype(np.intp)
         for full, wanted in zip(label.shape, result.shape, strict=True)
     )
+    columns = columns[::-1] if is_mirrored else columns
     if len(rows) > len(label):  # columns take longer, so they are taken from as few rows as possible
         label.take(columns, 1, mode="clip").take(rows, 0, out=result, mode="clip")
     else:
         label.take(rows, 0, mode="clip").take(columns, 1, out=result, mode="clip")
-
-
-def random_flip(image: Pixels, label: Pixels, rng: np.random.Generator) -> None:
-    """Mirror half of the samples left to right, in place."""
-    if rng.random() < 0.5:
-        for pixels in (image, label):
-            pixels[...] = _tensor(pixels).flip(1).numpy()  # numpy takes twenty times as long

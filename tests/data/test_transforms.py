@@ -14,7 +14,6 @@ from deeplabv3.data.transforms import (
     _shown,
     augment,
     largest_share,
-    random_flip,
     random_window,
     resize,
     resize_label,
@@ -36,15 +35,15 @@ def sample(image, label, rng, options):
     return crop
 
 
-def shown(pixels, window, size, resized, padding):
+def shown(pixels, window, size, resized, padding, mirrored=False):
     crop = np.empty((*size, *pixels.shape[2:]), np.uint8)
-    _shown(pixels, window, crop, resized, padding)
+    _shown(pixels, window, crop, resized, padding, mirrored)
     return crop
 
 
-def resized(pixels, size, method=resize):
+def resized(pixels, size, method=resize, mirrored=False):
     result = np.empty((*size, *pixels.shape[2:]), np.uint8)
-    method(pixels, result)
+    method(pixels, result, mirrored)
     return result
 
 
@@ -139,16 +138,24 @@ def test_label_and_image_share_their_pixel_centres():
         assert abs(difference[:, 1:-1].mean()) < 1.5
 
 
-def test_flip_turns_image_and_label_alike():
-    image, label = coordinates(3, 9)
-    flipped = [(image.copy(), label.copy()) for _ in range(20)]
-    for seed, pair in enumerate(flipped):
-        random_flip(*pair, np.random.default_rng(seed))
-    turned = [(a, b) for a, b in flipped if b[0, 0] != label[0, 0]]
-    assert 0 < len(turned) < 20
-    for a, b in turned:
-        np.testing.assert_array_equal(a[:, ::-1], image)
-        np.testing.assert_array_equal(b[:, ::-1], label)
+def test_half_of_the_samples_are_mirrored():
+    image, label = coordinates(40, 60)
+    whole = config(crop_size=(40, 60), scale_range=(1, 1), flip=True)
+    samples = [sample(image, label, np.random.default_rng(seed), whole) for seed in range(100)]
+    turned = [np.array_equal(made[:, ::-1], image) and np.array_equal(kind[:, ::-1], label) for made, kind in samples]
+    straight = [np.array_equal(made, image) and np.array_equal(kind, label) for made, kind in samples]
+    assert all(a != b for a, b in zip(turned, straight, strict=True))
+    assert 35 < sum(turned) < 65
+
+
+@given(sizes, sizes, st.integers(0, 9))
+def test_mirrored_crop_is_the_mirror_of_the_crop(frame, crop, seed):
+    image, label = coordinates(*frame)
+    window = random_window(label, np.random.default_rng(seed), config(), crop)
+    straight, turned = (shown(image, window, crop, resize, PADDING_COLOR, mirrored) for mirrored in (False, True))
+    assert abs(turned[:, ::-1].astype(int) - straight).max() <= 1
+    straight, turned = (shown(label, window, crop, resize_label, 255, mirrored) for mirrored in (False, True))
+    np.testing.assert_array_equal(turned[:, ::-1], straight)
 
 
 def test_sample_is_a_function_of_its_seed():
