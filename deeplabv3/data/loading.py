@@ -5,99 +5,82 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, cycle, islice
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from deeplabv3.config import TrainConfig
+from deeplabv3.data.batches import Batch, SharedBatches
 from deeplabv3.data.cityscapes import Sample
-from deeplabv3.data.findings import LabelValues
 from deeplabv3.data.frames import Frame, read_frame, read_sample
 from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.data.photometric import Matrix, draw_color
+from deeplabv3.data.sampling import ClassPixels, Key, batch_keys, num_batches
 from deeplabv3.data.transforms import augment
-from deeplabv3.data.workers import Note, read_by_workers
-from deeplabv3.errors import InputError
+from deeplabv3.data.workers import Note, num_prefetched, read_by_workers
 
-_ORDER, _AUGMENTATION, _CLASSES = 0, 1, 2  # which stream of random numbers a seed starts
+_AUGMENTATION = 1  # which stream of random numbers a seed starts
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-ClassPixels = npt.NDArray[np.int64]
-"""`(num_samples, num_classes)`: how many pixels of each class the label of each frame has."""
-
 
 @dataclass(frozen=True)
-class Key:
-    """A training sample: all that its pixels depend on, besides the seed.
+class Made:
+    """A batch, of which the pixels may lie in memory that processes share.
 
     Attributes:
-        epoch: The epoch.
-        index: The frame's place among the samples.
-        again: How often the frame was in the epoch before.
-        wanted_class: A trainId that the crop shows, where it was drawn for that.
-    """
-
-    epoch: int
-    index: int
-    again: int = 0
-    wanted_class: int | None = None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Frames of one size.
-
-    Attributes:
-        image: uint8 `(N, 3, H, W)`.
-        label: trainIds, uint8 `(N, H, W)`.
+        pixels: Images, uint8 `(N, H, W, 3)`, and labels, uint8 `(N, H, W)`; or their place in the shared memory.
         names: The frames' names.
-        color: What `photometric.recolored` changes the images by, float32 `(N, 3, 4)`; None if nothing.
+        colors: Their changes of colour.
     """
 
-    image: Tensor
-    label: Tensor
+    pixels: tuple[Pixels, Pixels] | int
     names: tuple[str, ...]
-    color: Tensor | None = None
-
-    def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory, which an accelerator copies from without waiting."""
-        color = None if self.color is None else self.color.pin_memory()
-        return Batch(self.image.pin_memory(), self.label.pin_memory(), self.names, color)
+    colors: tuple[Matrix, ...]
 
 
 class TrainReader:
-    """Batches of augmented samples, by the keys of the samples."""
+    """Batches of augmented samples, by the keys of the samples.
 
-    def __init__(self, samples: Sequence[Sample], label_set: LabelSet, config: TrainConfig) -> None:
-        self.samples, self.label_set, self.config = samples, label_set, config
+    Args:
+        samples: The frames.
+        label_set: What trainIds are.
+        config: The run.
+        shared: Where other processes make batches; None where this one does.
+    """
 
-    def read(self, keys: Sequence[Key], note: Note) -> Batch:
+    def __init__(
+        self, samples: Sequence[Sample], label_set: LabelSet, config: TrainConfig, shared: SharedBatches | None
+    ) -> None:
+        self.samples, self.label_set, self.config, self.shared = samples, label_set, config, shared
+
+    def read(self, key: tuple[int, Sequence[Key]], note: Note) -> Made:
         """Read and augment the samples of a batch.
+
+        Args:
+            key: The batch's place in the shared memory, and the keys of its samples.
+            note: Told each frame.
 
         Raises:
             DatasetError: One of them cannot be read.
         """
-        # Interleaved pixels: the batch comes out channels-last, which convolutions want anyway.
-        images = np.empty((len(keys), *self.config.crop_size, 3), np.uint8)
-        labels = np.empty((len(keys), *self.config.crop_size), np.uint8)
+        place, keys = key
+        if self.shared is None:
+            images = np.empty((len(keys), *self.config.crop_size, 3), np.uint8)
+            labels = np.empty((len(keys), *self.config.crop_size), np.uint8)
+        else:
+            images, labels = self.shared.images[place].numpy(), self.shared.labels[place].numpy()
         colors = []
-        for key, crop in zip(keys, zip(images, labels, strict=True), strict=True):
-            note(key.index)
-            colors.append(self._fill(key, crop))
-        return Batch(
-            torch.from_numpy(images).permute(0, 3, 1, 2),  # (N, 3, H, W)
-            torch.from_numpy(labels),  # (N, H, W)
-            tuple(self.samples[key.index].name for key in keys),
-            torch.from_numpy(np.stack(colors)).float() if self.config.photometric_distortion else None,  # (N, 3, 4)
-        )
+        for sample, crop in zip(keys, zip(images, labels, strict=True), strict=True):
+            note(sample.index)
+            colors.append(self._fill(sample, crop))
+        names = tuple(self.samples[sample.index].name for sample in keys)
+        return Made((images, labels) if self.shared is None else place, names, tuple(colors))
 
     def _fill(self, key: Key, crop: tuple[Pixels, Pixels]) -> Matrix:
         """Make one sample, and draw its change of colour."""
@@ -106,6 +89,20 @@ class TrainReader:
         image, label = read_sample(self.samples[key.index], self.label_set)
         augment(image, label, rng, self.config, crop, key.wanted_class)
         return draw_color(rng)
+
+    def batch(self, made: Made, *, pin_memory: bool) -> Batch:
+        """A batch as the run takes it."""
+        if isinstance(made.pixels, int):
+            assert self.shared is not None
+            image, label = self.shared.copied(made.pixels, pin_memory=pin_memory)
+        else:
+            image, label = (torch.from_numpy(pixels) for pixels in made.pixels)
+            image, label = (image.pin_memory(), label.pin_memory()) if pin_memory else (image, label)
+        # The pixels stay interleaved: the batch is channels-last, which convolutions want anyway.
+        image = image.permute(0, 3, 1, 2)  # (N, 3, H, W)
+        if not self.config.photometric_distortion:
+            return Batch(image, label, made.names)
+        return Batch(image, label, made.names, torch.from_numpy(np.stack(made.colors)).float())
 
     def name_of(self, place: int) -> str:
         """The image of a frame."""
@@ -126,72 +123,6 @@ class ItemReader(Generic[Item, Result]):
     def name_of(self, place: int) -> str:
         """What a person calls an item."""
         return str(self.name(self.items[place]))
-
-
-def epoch_keys(num_samples: int, config: TrainConfig, epoch: int, class_pixels: ClassPixels | None = None) -> list[Key]:
-    """The samples of an epoch in order, a function of the arguments alone.
-
-    Each frame comes once. With `class_sampling`, that share of them makes room for frames that are drawn for a class:
-    first the class, each with the same chance, then one of the frames that show it; the crop shows it too. So classes
-    that few frames have are seen more often (class uniform sampling of Zhu et al. 2019, arXiv 1812.01593).
-
-    Args:
-        num_samples: How many frames there are.
-        config: `seed` and `class_sampling` matter.
-        epoch: The epoch.
-        class_pixels: What the frames show; needed for `class_sampling`.
-    """
-    order = np.random.default_rng([config.seed, _ORDER, epoch]).permutation(num_samples)
-    drawn: list[tuple[int, int | None]] = [(int(index), None) for index in order]
-    if config.class_sampling:
-        assert class_pixels is not None
-        rng = np.random.default_rng([config.seed, _CLASSES, epoch])
-        shown = [np.flatnonzero(pixels) for pixels in class_pixels.T]
-        classes = [train_id for train_id, frames in enumerate(shown) if len(frames)]
-        for place in rng.permutation(num_samples)[: round(config.class_sampling * num_samples)]:
-            wanted = classes[rng.integers(len(classes))]
-            drawn[place] = int(rng.choice(shown[wanted])), wanted
-    seen: dict[int, int] = {}
-    keys = []
-    for index, wanted_class in drawn:
-        keys.append(Key(epoch, index, seen.get(index, 0), wanted_class))
-        seen[index] = seen.get(index, 0) + 1
-    return keys
-
-
-def class_pixels(samples: Sequence[Sample], label_values: LabelValues, label_set: LabelSet) -> ClassPixels:
-    """How many pixels of each class each frame shows, `(num_samples, num_classes)`."""
-    counts = np.zeros((len(samples), 256), np.int64)
-    for row, sample in zip(counts, samples, strict=True):
-        table = label_set.train_id_of_file if sample.train_ids else label_set.train_id_of_id
-        for value, pixels in label_values[sample.label_path]:
-            row[table[value]] += pixels
-    return counts[:, : label_set.num_classes]
-
-
-def num_batches(num_samples: int, config: TrainConfig) -> int:
-    """How many batches an epoch has; an incomplete last one is left out.
-
-    Raises:
-        InputError: There are fewer samples than a batch takes.
-    """
-    if num_samples < config.batch_size:
-        raise InputError(
-            f"batch_size is {config.batch_size} and the training split has {num_samples} images; "
-            f"give at most {num_samples}"
-        )
-    return num_samples // config.batch_size
-
-
-def batch_keys(
-    num_samples: int, config: TrainConfig, epoch: int, class_pixels: ClassPixels | None = None
-) -> list[list[Key]]:
-    """The keys of an epoch's batches.
-
-    Args and Raises are those of `epoch_keys` and `num_batches`.
-    """
-    keys, size = epoch_keys(num_samples, config, epoch, class_pixels), config.batch_size
-    return [keys[number * size : (number + 1) * size] for number in range(num_batches(num_samples, config))]
 
 
 def train_batches(
@@ -220,13 +151,17 @@ def train_batches(
     """
     num_batches(len(samples), config)
     batches = chain.from_iterable(batch_keys(len(samples), config, epoch, class_pixels) for epoch in epochs)
-    for _ in range(first_batch):
-        next(batches)
+    workers = config.num_workers or 0
+    # Those that are made or wait to be taken, and the one that is copied; one to spare.
+    num_places = num_prefetched(workers) + 2
+    shared = SharedBatches(num_places, config.batch_size, config.crop_size) if workers else None
+    reader = TrainReader(samples, label_set, config, shared)
     return read_by_workers(
-        TrainReader(samples, label_set, config),
-        batches,
-        config.num_workers or 0,
-        pin_memory=pin_memory,
+        reader,
+        zip(cycle(range(num_places)), islice(batches, first_batch, None)),
+        workers,
+        received=partial(reader.batch, pin_memory=pin_memory),
+        ahead=1,
         timeout_seconds=config.worker_timeout_seconds,
     )
 

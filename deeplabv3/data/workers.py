@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
@@ -24,6 +24,8 @@ from deeplabv3.errors import DatasetError, InputError
 
 WORKER_TIMEOUT_SECONDS = 25.0
 """How long no worker may finish anything while the program waits."""
+
+_PREFETCHED = 8
 
 _POLL_SECONDS = 1
 
@@ -77,21 +79,28 @@ class WatchedDataset(Dataset[object]):
         return {process: self.source.name_of(place - 1) for process, place in pairs if place}
 
 
+def num_prefetched(num_workers: int) -> int:
+    """How many items so many processes make ahead: enough for the slow ones among them, two a process at least."""
+    return max(2, _PREFETCHED // num_workers) * num_workers if num_workers else 0
+
+
 def read_by_workers(
     source: Readable,
     keys: Iterable[Any],
     num_workers: int,
     *,
-    pin_memory: bool = False,
+    received: Callable[[Any], Any] | None = None,
+    ahead: int = 0,
     timeout_seconds: float = WORKER_TIMEOUT_SECONDS,
 ) -> Generator[Any]:
     """What belongs to some keys, in their order, made ahead of time by other processes.
 
     Args:
         source: What is read.
-        keys: What it is asked for.
-        num_workers: How many processes read; with 0 this one does, and nothing is watched.
-        pin_memory: Whether what can do so moves into page-locked memory.
+        keys: What it is asked for; never more than `num_prefetched` ahead of what was taken.
+        num_workers: How many processes read, from now on; with 0 this one does, and nothing is watched.
+        received: What is made of each item as it comes; None leaves it as it is.
+        ahead: How many items a thread receives ahead of time; with 0 each is received when it is asked for.
         timeout_seconds: How long no worker may finish anything while the program waits.
 
     Raises:
@@ -99,35 +108,93 @@ def read_by_workers(
         InputError: The first that the source raises.
     """
     watched = WatchedDataset(source, num_workers)
-    with _deaths_unannounced() as hush:
-        others = set(multiprocessing.active_children())
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "This DataLoader will create")  # as many as were asked for
-            loader: DataLoader[Any] = DataLoader(
-                watched,
-                batch_size=None,
-                sampler=keys,
-                num_workers=num_workers,
-                collate_fn=_unchanged,
-                pin_memory=pin_memory,
-                worker_init_fn=_start_worker,
-                timeout=_POLL_SECONDS if num_workers else 0,
-                generator=torch.Generator(),  # else a seed would be drawn from the run's own random numbers
-            )
-            items = iter(loader)
-        hush()
-        workers = [process for process in multiprocessing.active_children() if process not in others]
-        try:
-            while True:
-                yield _or_raised(_next(items, watched, workers, timeout_seconds) if workers else next(items))
-        except StopIteration:
-            return
-        finally:
-            _end(workers)
+    items, workers = _started(watched, keys, num_workers)
+    stream = _received(items, watched, workers, received, timeout_seconds)
+    return _taken_ahead(stream, workers, ahead) if workers and ahead else stream
+
+
+def _started(watched: WatchedDataset, keys: Iterable[Any], num_workers: int) -> tuple[Iterator[Any], list[BaseProcess]]:
+    """Torch's loader at work, and its processes."""
+    others = set(multiprocessing.active_children())
+    is_main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+    before = signal.getsignal(signal.SIGCHLD) if is_main else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # as many as were asked for
+        loader: DataLoader[Any] = DataLoader(
+            watched,
+            batch_size=None,
+            sampler=keys,
+            num_workers=num_workers,
+            prefetch_factor=num_prefetched(num_workers) // num_workers if num_workers else None,
+            collate_fn=_unchanged,
+            worker_init_fn=_start_worker,
+            timeout=_POLL_SECONDS if num_workers else 0,
+            generator=torch.Generator(),  # else a seed would be drawn from the run's own random numbers
+        )
+        items = iter(loader)
+    if is_main:
+        signal.signal(signal.SIGCHLD, before)  # it sets a handler that raises what befell a worker wherever we are
+    return items, [process for process in multiprocessing.active_children() if process not in others]
 
 
 def _unchanged(item: Any) -> Any:
     return item
+
+
+def _received(
+    items: Iterator[Any],
+    watched: WatchedDataset,
+    workers: Sequence[BaseProcess],
+    received: Callable[[Any], Any] | None,
+    timeout_seconds: float,
+) -> Generator[Any]:
+    """The loader's items; the processes end with it."""
+    try:
+        while True:
+            item = _or_raised(_next(items, watched, workers, timeout_seconds) if workers else next(items))
+            yield item if received is None else received(item)
+    except StopIteration:
+        return
+    finally:
+        _end(workers)
+
+
+def _taken_ahead(stream: Generator[Any], workers: Sequence[BaseProcess], ahead: int) -> Generator[Any]:
+    """The items of a stream, received by a thread, so that the program does not wait while they are copied."""
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
+    is_over = threading.Event()
+
+    def put(kind: str, value: Any) -> None:
+        while not is_over.is_set():
+            with suppress(queue.Full):
+                ready.put((kind, value), timeout=_POLL_SECONDS)
+                return
+
+    def receive() -> None:
+        try:
+            for item in stream:
+                put("item", item)
+                if is_over.is_set():
+                    return
+            put("end", None)
+        except BaseException as error:  # is raised where the items are taken
+            put("error", error)
+
+    thread = threading.Thread(target=receive, name="receiver", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = ready.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+    finally:
+        is_over.set()
+        _end(workers)  # a thread that waits for them gives up
+        thread.join()
+        stream.close()
 
 
 def _or_raised(item: Any) -> Any:
@@ -186,19 +253,6 @@ def _silence(timeout_seconds: float, names: Sequence[str]) -> str:
         f"the processes that read images gave nothing for {timeout_seconds:g} s; {reading}: look at the disk and at "
         "these files, or give --num-workers 0"
     )
-
-
-@contextmanager
-def _deaths_unannounced() -> Iterator[Callable[[], object]]:
-    """What is yielded takes away the signal handler with which torch's loader raises what befell a worker anywhere."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
-        yield lambda: None  # then it has none
-        return
-    before = signal.getsignal(signal.SIGCHLD)
-    try:
-        yield partial(signal.signal, signal.SIGCHLD, signal.SIG_DFL)
-    finally:
-        signal.signal(signal.SIGCHLD, before)
 
 
 def _start_worker(worker: int) -> None:

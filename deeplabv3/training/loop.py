@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from deeplabv3.config import InferenceConfig, TrainConfig
+from deeplabv3.data.batches import Batch
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.frames import label_set_of
 from deeplabv3.data.labels import IGNORE_INDEX, LabelSet
-from deeplabv3.data.loading import Batch, class_pixels, num_batches, train_batches
+from deeplabv3.data.loading import train_batches
 from deeplabv3.data.photometric import recolored
+from deeplabv3.data.sampling import class_pixels, num_batches
 from deeplabv3.distributed import require_single
 from deeplabv3.errors import DatasetError, InputError, NonFiniteError
 from deeplabv3.evaluation.evaluate import score_model

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
-from deeplabv3.data.loading import Batch
+from deeplabv3.data.batches import Batch
 
 
 class Stopwatch:

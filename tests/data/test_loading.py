@@ -8,7 +8,8 @@ from deeplabv3.config import CheckConfig
 from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.data.frames import read_sample
 from deeplabv3.data.labels import CITYSCAPES
-from deeplabv3.data.loading import batch_keys, class_pixels, epoch_keys, eval_batches, num_batches, train_batches
+from deeplabv3.data.loading import eval_batches, train_batches
+from deeplabv3.data.sampling import batch_keys, class_pixels, epoch_keys, num_batches
 from deeplabv3.errors import DatasetError, InputError
 from deeplabv3.report.defects import checked
 from tests.conftest import write_frame

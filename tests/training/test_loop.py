@@ -15,9 +15,10 @@ from PIL import Image
 
 from deeplabv3.cli import parse
 from deeplabv3.config import Phase
+from deeplabv3.data.batches import Batch
 from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX
-from deeplabv3.data.loading import Batch, train_batches
+from deeplabv3.data.loading import train_batches
 from deeplabv3.errors import DatasetError, InputError, NonFiniteError, OutputError
 from deeplabv3.evaluation.confusion import no_counts
 from deeplabv3.evaluation.scores import scores_from

@@ -1,6 +1,6 @@
 import torch
 
-from deeplabv3.data.loading import Batch
+from deeplabv3.data.batches import Batch
 from deeplabv3.training.stopwatch import Stopwatch
 
 
