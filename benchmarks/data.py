@@ -16,6 +16,7 @@ median of the rounds counts. The last line is one JSON object.
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -26,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -45,17 +47,20 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def main(num_frames: int = 32, seconds: float = 8.0, rounds: int = 3) -> None:
     """Measure, and print a table and the JSON line."""
-    speeds: dict[str, list[float]] = {name: [] for name in PIPELINES}
+    left_out = {name for name in PEERS if find_spec(name) is None}
+    for name in left_out:
+        print(f"{name} is not installed, so its row is left out: pip install {name}")
+    speeds: dict[str, list[float]] = {name: [] for name in PIPELINES if name not in left_out}
     with tempfile.TemporaryDirectory() as folder:
         data, packed = Path(folder) / "plain", Path(folder) / "packed"
         num_bytes = generate(data, num_frames)
         pack_split(data, packed, "train", find_samples(data, "train"), CITYSCAPES)
         for _ in range(rounds):
-            for name in PIPELINES:
+            for name in speeds:
                 with multiprocessing.get_context("spawn").Pool(1) as pool:
                     speeds[name].append(pool.apply(measured, (name, data, packed, seconds)))
     medians = {name: statistics.median(values) for name, values in speeds.items()}
-    peer = medians["torchvision"]
+    peer = medians.get("torchvision", math.nan)
     print(
         f"{num_frames} frames of 2048x1024, {num_bytes / num_frames / 1e6:.2f} MB an image, one core, {rounds} rounds"
     )
@@ -63,8 +68,9 @@ def main(num_frames: int = 32, seconds: float = 8.0, rounds: int = 3) -> None:
     for name, speed in medians.items():
         low, high = min(speeds[name]), max(speeds[name])
         print(f"{name:<32}{speed:>10.1f}{low:>10.1f}{high:>10.1f}{speed / peer:>15.1f}x")
-    rows = [row(name, other, medians) for name in medians if name.startswith("ours") for other in PEERS]
-    versions = {name: metadata.version(name) for name in ("torch", "torchvision", "albumentations", "pillow", "numpy")}
+    peers = [name for name in PEERS if name in medians]
+    rows = [row(name, other, medians) for name in medians if name.startswith("ours") for other in peers]
+    versions = {name: metadata.version(name) for name in ("torch", "pillow", "numpy", *peers)}
     machine = {"processor": platform.machine(), "cores": os.cpu_count(), **versions}
     print(json.dumps({"machine": machine, "rows": rows}))
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from deeplabv3.cli import main
-from deeplabv3.config import CheckConfig
+from deeplabv3.config import CheckConfig, InferenceConfig, ReportConfig
 from deeplabv3.data import packing
 from deeplabv3.data.cityscapes import find_labelled, find_samples
 from deeplabv3.data.frames import label_set_of, read_frame, read_sample
@@ -25,6 +25,9 @@ from deeplabv3.data.packing import JOURNAL, pack_split
 from deeplabv3.data.unpacking import unpack_split
 from deeplabv3.errors import DatasetError, OutputError
 from deeplabv3.report.defects import checked
+from deeplabv3.report.writing import write_report
+from deeplabv3.training.loop import train
+from deeplabv3.training.state import RunPaths
 from tests.conftest import REPOSITORY, write_frame
 
 
@@ -316,8 +319,6 @@ def test_same_picture_in_two_packed_splits_is_found(copy):
 
 
 def test_run_on_packed_data_is_that_on_plain_data(streets, packed, train_config, tmp_path):
-    from deeplabv3.training.loop import train
-
     plain = train(train_config)
     flat = train(replace(train_config, data_dir=packed, run_dir=tmp_path / "other"))
     clock = ("seconds", "images_per_second", "waiting_share")
@@ -325,6 +326,19 @@ def test_run_on_packed_data_is_that_on_plain_data(streets, packed, train_config,
         assert {name: one[name] for name in one if name not in clock} == {
             name: other[name] for name in other if name not in clock
         }
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_scores_and_report_are_those_of_the_plain_data(streets, packed, train_config, tmp_path, num_workers):
+    train(replace(train_config, phases=train_config.phases[1:]))
+    model = RunPaths(train_config).last
+    found = []
+    for name, data_dir in (("plain", streets), ("flat", packed)):
+        options = {"data_dir": data_dir, "model": model, "num_workers": num_workers}
+        config = ReportConfig(**{**options, "report_dir": tmp_path / name, "inference": InferenceConfig(device="cpu")})
+        found.append(write_report(config).to_json())
+    assert found[0] == found[1]
+    assert len(found[0]) > 3
 
 
 def test_ignored_classes_are_ignored_in_packed_data(streets, packed):
