@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -61,6 +63,9 @@ def guarded(program: str, run: Callable[[], int | None]) -> int:
         if is_first():  # of several processes, each finds the same mistake
             print(f"{program}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
+    except BrokenPipeError:  # whoever reads what is printed, as `head` does, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         print(f"{program}: error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 2

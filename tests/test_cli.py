@@ -21,7 +21,7 @@ from deeplabv3.model.checkpoint import write_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.records import config_fields, to_record, to_words
 from deeplabv3.training.state import PLACES
-from tests.conftest import write_frame
+from tests.conftest import REPOSITORY, write_frame
 
 TINY = [
     *("--backbone", "resnet18", "--width", "16", "--aspp-channels", "8", "--backbone-weights", "none"),
@@ -223,6 +223,13 @@ def test_train_stops_at_defects_and_lists_them(bad, tmp_path, capsys):
     assert "\nmissing-split: there is no folder of the split (2)\n  gtFine/train: there is no such folder;" in err
     assert err.endswith("mend them, or add --skip-bad to leave these files out\n")
     assert not (tmp_path / "run").exists()
+
+
+def test_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} -m deeplabv3 models | head -n 1"
+    ended = subprocess.run(command, shell=True, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("name ")
+    assert ended.stderr == ""
 
 
 def test_flags_are_a_reviewed_list(golden):
