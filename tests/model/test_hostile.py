@@ -162,7 +162,8 @@ def place(tmp_path, monkeypatch):
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     yield lambda content: Path((tmp_path / "a.pth").write_bytes(content) and tmp_path / "a.pth")
-    assert not list(temporary.iterdir())
+    # torch makes an empty folder for its compiler when a process first needs it.
+    assert not [path for path in temporary.iterdir() if not path.name.startswith("torchinductor")]
 
 
 @pytest.mark.parametrize(
