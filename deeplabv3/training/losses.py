@@ -220,7 +220,7 @@ def _overlaps(pixels: Pixels, dice_weight: float, lovasz_weight: float, slopes: 
         for weight, loss in ((dice_weight, dice_of), (lovasz_weight, lovasz_of)):
             if weight:
                 one, slope = loss(probability, shown, pixels.labelled, count)
-                share = weight * (count > 0) / num_shown
+                share = weight * (count > 0).to(value.dtype) / num_shown
                 value = value + share * one
                 if slopes is not None:
                     slopes[:, train_id] += slope.mul_(share)
