@@ -1,9 +1,8 @@
 """Losses over logits and label maps.
 
-A loss and its gradient are made together, a class at a time, from a few planes of one value a pixel. So nothing of the
-logits' size is made but the gradient: torch keeps the logarithm of the softmax besides and needs twice as much again on
-the way back (docs/training.md has the figures). All classes are never looked at together because no loss here needs it:
-the softmax of one class is its logits less two planes.
+A loss and its gradient are made together, a class at a time, from a few planes of one value a pixel: the softmax of a
+class is the exponential of its logits less two planes. So nothing of the logits' size is made but their gradient, where
+torch's cross-entropy keeps the logarithm of the softmax and makes two more on the way back (docs/training.md).
 
 Shape letters: N images, K classes, H and W pixels. A plane is `(N, H, W)`.
 """
