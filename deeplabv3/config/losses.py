@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from deeplabv3.config.checks import require
 
@@ -31,7 +30,7 @@ class LossConfig:
             1612.01105, section 4.1, and mmsegmentation have 0.4; torchvision has 0.5).
     """
 
-    class_weights: tuple[float, ...] | Literal["counts"] | None = None
+    class_weights: tuple[float, ...] | str | None = None
     ohem_share: float = 1.0
     ohem_threshold: float | None = None
     ohem_min_kept: int = MIN_KEPT

@@ -67,7 +67,7 @@ def test_options_as_typed_and_as_recorded(words, expected):
 
 @pytest.mark.parametrize("words", [["--class-weights", "median"], ["--class-weights", "[a]"], ["--ohem-share", "x"]])
 def test_mistyped_option_is_one_line(words):
-    with pytest.raises(InputError, match=words[0].strip("-").replace("-", "[-_]")) as error:
+    with pytest.raises(InputError, match=words[0].strip("-").replace("-", "[-_]") + ".*(give a list|got)") as error:
         parse("train", ["d", "r", *words])
     assert "\n" not in str(error.value)
 
