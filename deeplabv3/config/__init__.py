@@ -15,6 +15,7 @@ from deeplabv3.config.inference import (
     ReportConfig,
     SubmitConfig,
 )
+from deeplabv3.config.losses import LossConfig
 from deeplabv3.config.model import BACKBONES, CONVS_OF_BLOCK, NUM_BLOCKS, RESNETS, ModelConfig
 from deeplabv3.config.packing import PackConfig, UnpackConfig
 from deeplabv3.config.training import ORIGINAL_PHASES, Phase, TrainConfig
@@ -30,6 +31,7 @@ __all__ = [
     "EvaluateConfig",
     "ImportConfig",
     "InferenceConfig",
+    "LossConfig",
     "ModelConfig",
     "ModelsConfig",
     "PackConfig",

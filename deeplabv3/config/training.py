@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deeplabv3.config.checks import MAX_SCALE, require, require_num_workers, require_precision
+from deeplabv3.config.losses import LossConfig
 from deeplabv3.config.model import ModelConfig
 
 
@@ -45,6 +46,7 @@ class TrainConfig:
         data_dir: Data set in the Cityscapes layout: leftImg8bit/ and gtFine/ with train/ and val/.
         run_dir: Folder of the run: config, log, losses, checkpoints.
         model: The network.
+        loss: What is minimised; validation reports plain cross-entropy whatever it is.
         labels: YAML file of own classes; null is Cityscapes.
         ignored_classes: Names of classes that are neither trained nor scored, besides those the label set ignores.
         weights: A whole network to begin with: a checkpoint, another project's file, or a name that `deeplabv3 models`
@@ -82,6 +84,7 @@ class TrainConfig:
     data_dir: Path
     run_dir: Path
     model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     labels: Path | None = None
     ignored_classes: tuple[str, ...] = ()
     weights: Path | None = None
@@ -140,3 +143,8 @@ class TrainConfig:
         ok = "{epoch}" in bare and not set("{}/\\") & set(bare.replace("{epoch}", ""))
         allowed = "it needs {epoch}, may have {lr} and {wd}, and is no path"
         require(ok, "checkpoint_name", self.checkpoint_name, allowed)
+
+    @property
+    def needs_class_pixels(self) -> bool:
+        """Whether the run depends on how many pixels of each class the training frames show."""
+        return self.class_sampling > 0 or self.loss.class_weights == "counts"

@@ -26,8 +26,13 @@ def completed(config: TrainConfig, label_set: LabelSet, device: torch.device) ->
     """Fill in what follows from the data set, the machine, and the weights that a run begins with.
 
     Raises:
-        InputError: The network is described although it comes from weights, or they cannot be read.
+        InputError: The network is described although it comes from weights, or they cannot be read; or there are more
+            or fewer weights of classes than classes.
     """
+    weights = config.loss.class_weights
+    if isinstance(weights, tuple) and len(weights) != label_set.num_classes:
+        allowed = f"{label_set.name} has {label_set.num_classes} classes; give a weight for each"
+        raise InputError(f"class_weights has {len(weights)} values; {allowed}")
     workers = default_num_workers(device.type) if config.num_workers is None else config.num_workers
     model = config.model
     if config.weights is not None:

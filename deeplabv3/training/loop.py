@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from deeplabv3.config import InferenceConfig, TrainConfig
 from deeplabv3.data.batches import Batch
@@ -31,7 +32,7 @@ from deeplabv3.report.page import PAGE
 from deeplabv3.report.tables import percent
 from deeplabv3.training.beginning import checkpoint_to_resume, completed, load_initial_weights
 from deeplabv3.training.frames import sound_frames
-from deeplabv3.training.losses import AUXILIARY_WEIGHT, cross_entropy
+from deeplabv3.training.losses import class_weights_of, loss_of
 from deeplabv3.training.page import write_run_page
 from deeplabv3.training.schedule import learning_rate, num_epochs
 from deeplabv3.training.state import (
@@ -104,7 +105,8 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
 
     # 4. Loop.
     scores: Scores | None = None
-    shown = class_pixels(train_samples, label_values, label_set) if config.class_sampling else None
+    shown = class_pixels(train_samples, label_values, label_set) if config.needs_class_pixels else None
+    class_weights = class_weights_of(config.loss, shown, device)
     ahead = range(position.epoch, epochs)
     stream = train_batches(train_samples, label_set, config, ahead, position.batch, shown, device.type == "cuda")
     with StopSignals() as stop, closing(stream):
@@ -115,10 +117,8 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
                 with Progress(f"epoch {epoch + 1}/{epochs}", steps_per_epoch, position.batch) as progress:
                     for batch in watch.timed(islice(stream, steps_per_epoch - position.batch)):
                         step = epoch * steps_per_epoch + position.batch
-                        loss = train_step(model, optimizer, batch, rate_at(step), step, device, config.precision)
-                        position.batch += 1
-                        position.loss_sum += loss or 0.0
-                        position.num_skipped += loss is None
+                        loss = train_step(model, optimizer, batch, rate_at(step), step, device, config, class_weights)
+                        position.advance(loss)
                         left = watch.time_left(epochs * steps_per_epoch - step - 1)
                         note = f"loss {loss or 0.0:.3f}, rate {rate_at(step):.2g}, {watch.summary()}, {left} left"
                         progress.advance(note=note)
@@ -178,7 +178,8 @@ def train_step(
     rate: float,
     step: int,
     device: torch.device,
-    precision: str,
+    config: TrainConfig,
+    class_weights: Tensor | None = None,
 ) -> float | None:
     """One update of the weights.
 
@@ -195,11 +196,10 @@ def train_step(
         image = recolored(image, batch.color.to(device, non_blocking=True))  # (N, 3, H, W)
     label = batch.label.to(device, non_blocking=True)  # (N, H, W)
     optimizer.zero_grad(set_to_none=True)
-    with autocast(device, precision):
+    with autocast(device, config.precision):
         logits, auxiliary = model.forward_with_auxiliary(image)  # (N, K, H, W) both
-    loss = cross_entropy(logits, label)
-    if auxiliary is not None:
-        loss = loss + AUXILIARY_WEIGHT * cross_entropy(auxiliary, label)
+    loss = loss_of(logits, auxiliary, label, config.loss, class_weights)
+    del logits, auxiliary  # only their gradients are needed on the way back
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
     value = float(loss.detach())
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]

@@ -48,6 +48,12 @@ class Position:
     best_miou: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
+    def advance(self, loss: float | None) -> None:
+        """Count a batch: its loss, or None where it updated nothing."""
+        self.batch += 1
+        self.loss_sum += loss or 0.0
+        self.num_skipped += loss is None
+
 
 class RunPaths:
     """Where a run's files are.

@@ -230,13 +230,13 @@ def test_own_folders_and_names(train_config, tmp_path):
     assert {path.name for path in (tmp_path / "l").iterdir()} == {"losses.csv", "losses.png", f"{kept}.png"}
 
 
-def test_all_ignored_batch_updates_nothing(tiny_config):
+def test_all_ignored_batch_updates_nothing(tiny_config, train_config):
     torch.manual_seed(0)
     model = DeepLabV3(tiny_config).train()
     before = digest(model.state_dict(), "")
     batch = Batch(torch.zeros(2, 3, 20, 20, dtype=torch.uint8), torch.full((2, 20, 20), IGNORE_INDEX), ("a", "b"))
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=1.0)
-    assert train_step(model, optimizer, batch, 1.0, 0, CPU, "float32") is None
+    assert train_step(model, optimizer, batch, 1.0, 0, CPU, train_config) is None
     assert digest(model.state_dict(), "") == before
 
 
@@ -252,7 +252,7 @@ def test_run_with_only_ignored_pixels_is_finite(unchecked, train_config, tmp_pat
 
 
 @pytest.mark.parametrize("where", ["weight", "gradient"])
-def test_non_finite_numbers_stop_before_the_update(tiny_config, where):
+def test_non_finite_numbers_stop_before_the_update(tiny_config, train_config, where):
     torch.manual_seed(0)
     model = DeepLabV3(tiny_config).train()
     if where == "weight":
@@ -265,7 +265,7 @@ def test_non_finite_numbers_stop_before_the_update(tiny_config, where):
     batch = Batch(torch.zeros(2, 3, 20, 20, dtype=torch.uint8), torch.zeros(2, 20, 20), ("street_a", "street_b"))
     what = "loss is nan" if where == "weight" else "norm of the gradient is"
     with pytest.raises(NonFiniteError, match=rf"step 7: the {what}.*street_a, street_b"):
-        train_step(model, optimizer, batch, 1.0, 7, CPU, "float32")
+        train_step(model, optimizer, batch, 1.0, 7, CPU, train_config)
     assert digest({name: value for name, value in model.named_parameters() if "bias" not in name}, "") == weights
     assert not optimizer.state
 
@@ -290,7 +290,7 @@ def test_golden_losses(streets, tmp_path, golden):
     stream = train_batches(samples, CITYSCAPES, config, range(10))
     for step, batch in enumerate(stream):
         rate = learning_rate(step, PHASES, 2) or 0.005
-        losses.append(train_step(model, optimizer, batch, rate, step, CPU, "float32"))
+        losses.append(train_step(model, optimizer, batch, rate, step, CPU, config))
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
     golden("losses.txt", "".join(f"{step} {loss:.10f}\n" for step, loss in enumerate(losses)))
 
