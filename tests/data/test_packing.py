@@ -5,7 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +26,7 @@ from deeplabv3.data.packed import INDEX, packed_splits, read_index, train_id_tab
 from deeplabv3.data.packing import JOURNAL, pack_split
 from deeplabv3.data.unpacking import unpack_split
 from deeplabv3.errors import DatasetError, OutputError
+from deeplabv3.files import only_writer
 from deeplabv3.report.defects import checked
 from deeplabv3.report.writing import write_report
 from deeplabv3.training.loop import train
@@ -155,6 +158,9 @@ def test_other_frames_labels_or_things_are_not_replaced(copy, streets):
         pack(data, out, label_set=CITYSCAPES.without(["car"]))
     with pytest.raises(OutputError, match="packed from "):
         pack(streets, out)
+    instances = samples[0].instance_path
+    with pytest.raises(OutputError, match=f"packed before {instances} went; add --overwrite"):
+        pack_split(data, out, "train", [replace(samples[0], instance_path=None), *samples[1:]], CITYSCAPES)
     (out / "val").mkdir()
     with pytest.raises(OutputError, match="is there already and is no packed split"):
         pack(data, out, "val")
@@ -228,6 +234,75 @@ def test_killed_packing_goes_on(copy):
     pack(data, out, progress=told.append)
     assert told == [2, 1, 1, 1, 1]
     assert damaged(out) == []
+
+
+def test_packing_that_is_killed_at_any_change_of_the_disk_goes_on(replaced, tmp_path):
+    """A process is killed before its first change, another one before its second, until one comes to its end."""
+    data, before = replaced
+    for number in count(1):
+        out = tmp_path / str(number)
+        shutil.copytree(before, out)
+        child = os.fork()
+        if child == 0:
+            with suppress(BaseException):
+                sys.addaudithook(killer(number))
+                pack(data, out, overwrite=True)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        try:
+            pack(data, out)
+        except OutputError:  # the earlier one is still there, whole
+            pack(data, out, overwrite=True)
+        assert [path.name for path in out.iterdir()] == ["train"]
+        assert {path.name for path in (out / "train").iterdir()} == {INDEX, "images.bin", "labels.bin", "files.bin"}
+        assert damaged(out) == []
+        assert not read_sample(find_samples(out, "train")[0], CITYSCAPES)[0].any()
+        if code == 0:
+            break
+    assert number > 30
+
+
+@pytest.fixture
+def replaced(copy):
+    """A data set of two frames that was packed, and of which one is another since."""
+    data, out = copy
+    for sample in find_samples(data, "train")[2:]:
+        sample.image_path.unlink()
+        sample.label_path.unlink()
+    pack(data, out)
+    Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(find_samples(data, "train")[0].image_path)
+    return data, out
+
+
+def killer(number):
+    """An audit hook that kills its process before the n-th change of the disk."""
+    seen = []
+
+    def hook(event, arguments):
+        is_writing = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if is_writing or event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"):
+            seen.append(event)
+            if len(seen) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return hook
+
+
+def test_two_processes_do_not_pack_into_one_folder(copy):
+    data, out = copy
+    out.mkdir()
+    with only_writer(out), pytest.raises(OutputError, match="another process writes into .*; wait for it"):
+        pack(data, out)
+    assert pack(data, out)
+
+
+def test_file_system_without_large_files_is_told(copy):
+    data, out = copy
+    code = f"import sys\nfrom deeplabv3.cli import main\nsys.exit(main(['pack', {str(data)!r}, {str(out)!r}]))"
+    limited = ["bash", "-c", 'ulimit -f 50; exec "$@"', "bash", sys.executable, "-c", code]
+    ended = subprocess.run(limited, cwd=REPOSITORY, check=False, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "images.bin cannot be written: File too large; mend that and go on" in ended.stderr
 
 
 def test_file_that_changes_while_it_is_packed_is_named(copy):
@@ -374,12 +449,17 @@ def test_pack_and_unpack_are_verbs(streets, tmp_path, capsys):
         (["pack", "{streets}", "{streets}/packed"], "lies in the data set"),
         (["pack", "{out}/none", "{out}"], "there is no folder"),
         (["pack", "{streets}", "{out}", "--splits", "[../x]"], "give names of folders"),
+        (["pack", "{streets}", "{plain}"], "holds a data set as plain files; choose a folder of its own"),
+        (["pack", "{streets}", "{file}"], "is a file; choose another one"),
         (["unpack", "{streets}", "{out}"], "is no packed data set"),
+        (["unpack", "{packed}", "{packed}/plain"], "lies in the packed data set"),
         (["submit", "{packed}", "--check", "x.zip", "--split", "val"], "deeplabv3 unpack"),
     ],
 )
 def test_mistakes_are_one_line(streets, packed, tmp_path, capsys, words, message):
-    places = {"streets": streets, "packed": packed, "out": tmp_path / "out"}
+    places = {name: tmp_path / name for name in ("out", "plain", "file")} | {"streets": streets, "packed": packed}
+    (tmp_path / "plain" / "leftImg8bit").mkdir(parents=True)
+    (tmp_path / "file").touch()
     assert main([word.format(**places) for word in words]) == 2
     said = capsys.readouterr().err
     assert message in said
