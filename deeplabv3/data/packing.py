@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from deeplabv3.data.changes import changed_files
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.images import image_size, read_image, read_values_and_label
 from deeplabv3.data.labels import LabelSet
@@ -33,7 +34,6 @@ from deeplabv3.data.packed import (
     PackedFrame,
     PackedSplit,
     SourceFile,
-    changed_files,
     image_digest,
     label_digest,
     read_index,
