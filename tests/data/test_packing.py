@@ -285,6 +285,8 @@ def killer(number):
     seen = []
 
     def hook(event, arguments):
+        if "pym-" in str(arguments[:1]):  # memory that Python shares, which would be left behind
+            return
         is_writing = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
         if is_writing or event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"):
             seen.append(event)
