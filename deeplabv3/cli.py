@@ -92,9 +92,11 @@ def run_check(config: CheckConfig) -> int:
 
 def run_pack(config: PackConfig) -> None:
     """Pack each split, and say how to go on."""
+    from deeplabv3.data.cityscapes import IMAGES
     from deeplabv3.data.frames import label_set_of
     from deeplabv3.data.packed import packed_splits
     from deeplabv3.data.packing import pack_split
+    from deeplabv3.files import require_writable
     from deeplabv3.progress import Progress
     from deeplabv3.training.frames import sound_samples
 
@@ -102,6 +104,9 @@ def run_pack(config: PackConfig) -> None:
         raise InputError(f"{config.data_dir} is packed already; give the data set that it was packed from")
     if config.out.resolve().is_relative_to(config.data_dir.resolve()):
         raise InputError(f"{config.out} lies in the data set {config.data_dir}; choose a folder outside it")
+    if (config.out / IMAGES).exists():
+        raise InputError(f"{config.out} holds a data set as plain files; choose a folder of its own for the packed one")
+    require_writable(config.out)
     label_set = label_set_of(config.data_dir, config.labels)
     check = CheckConfig(
         data_dir=config.data_dir, labels=config.labels, splits=config.splits, num_workers=config.num_workers
@@ -132,6 +137,8 @@ def run_unpack(config: UnpackConfig) -> None:
     splits = packed_splits(config.data_dir)
     if not splits:
         raise InputError(f"{config.data_dir} is no packed data set; give the folder that deeplabv3 pack has written")
+    if config.out.resolve().is_relative_to(config.data_dir.resolve()):
+        raise InputError(f"{config.out} lies in the packed data set {config.data_dir}; choose a folder outside it")
     for split in splits:
         packed = read_index(config.data_dir / split)
         with Progress(f"unpacking {split}", len(packed.frames)) as progress:

@@ -46,6 +46,33 @@ def require_writable(path: Path) -> None:
         raise OutputError(f"the folder {path} cannot be written: {there} is read-only; choose another one")
 
 
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same out of a folder, where the system can (not every network disk can).
+
+    Processes that this one forks hold the folder too, for as long as they write.
+
+    Args:
+        path: The folder, which is there.
+
+    Raises:
+        OutputError: Another process has it.
+    """
+    import fcntl  # Windows has none
+
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"another process writes into {path}; wait for it, or choose another folder") from error
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
 def refuse_to_overwrite(paths: Iterable[Path]) -> None:
     """Stop before results that are there already.
 

@@ -147,14 +147,14 @@ def _packed_samples(data_dir: Path, split: str) -> list[Sample]:
     packed = read_index(data_dir / split)
     return [
         Sample(
-            frame.name,
-            data_dir / frame.image.path,
-            data_dir / frame.label.path,
-            frame.train_ids,
-            data_dir / frame.instances.path if frame.instances else None,
-            Place(packed.folder, frame, packed.label_set),
+            place.frame.name,
+            data_dir / place.frame.image.path,
+            data_dir / place.frame.label.path,
+            place.frame.train_ids,
+            data_dir / place.frame.instances.path if place.frame.instances else None,
+            place,
         )
-        for frame in packed.frames
+        for place in packed.places()
     ]
 
 

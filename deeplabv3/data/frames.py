@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.images import (
@@ -16,7 +20,7 @@ from deeplabv3.data.images import (
     read_label,
     read_label_ids,
 )
-from deeplabv3.data.labels import CITYSCAPES, LabelSet, read_label_set
+from deeplabv3.data.labels import CITYSCAPES, UNKNOWN, LabelSet, read_label_set
 from deeplabv3.data.packed import (
     Place,
     packed_splits,
@@ -24,7 +28,6 @@ from deeplabv3.data.packed import (
     read_packed_file,
     read_packed_image,
     read_packed_label,
-    train_id_table,
 )
 from deeplabv3.errors import DatasetError
 
@@ -105,8 +108,31 @@ def _packed_label(place: Place, label_set: LabelSet) -> Pixels | None:
     """The trainIds of a packed frame in a label set; None where the packed ones cannot be turned into its."""
     if label_set == place.label_set:
         return read_packed_label(place)
-    table = train_id_table(place.label_set, label_set)
+    table = train_id_table(place.label_set, label_set, place.frame.train_ids)
     return None if table is None else table[read_packed_label(place)]
+
+
+@lru_cache(maxsize=8)
+def train_id_table(packed: LabelSet, wanted: LabelSet, of_train_ids: bool) -> npt.NDArray[np.uint8] | None:
+    """How the trainIds of one label set become those of another.
+
+    Args:
+        packed: The label set of what is there.
+        wanted: The other one.
+        of_train_ids: Whether the label files hold trainIds: then what these mean is another thing in each label set.
+
+    Returns:
+        uint8 `(256,)`, or None where trainIds alone do not tell: several values were one class and no longer are, or
+        values were ignored that are a class now, or are not in the label set now.
+    """
+    table = np.full(256, UNKNOWN, np.uint8)
+    name = "train_id_of_file" if of_train_ids else "train_id_of_id"
+    for before, now in zip(getattr(packed, name), getattr(wanted, name), strict=True):
+        if before != UNKNOWN:
+            if now == UNKNOWN or table[before] not in (UNKNOWN, now):
+                return None
+            table[before] = now
+    return table
 
 
 def _packed_file(sample: Sample, path: Path | None) -> bytes | None:

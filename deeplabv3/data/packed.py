@@ -35,22 +35,27 @@ import json
 import math
 import mmap
 import os
+import re
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from deeplabv3.data.images import Pixels
-from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX, UNKNOWN, LabelSet
+from deeplabv3.data.labels import CITYSCAPES, LabelSet
 from deeplabv3.errors import DatasetError
 
 INDEX, IMAGES_FILE, LABELS_FILE, FILES_FILE = "index.json", "images.bin", "labels.bin", "files.bin"
+_FLAT_FILES = (IMAGES_FILE, LABELS_FILE, FILES_FILE)
 FORMAT, VERSION = "deeplabv3 packed split", 1
+_AGAIN = "pack the data set again with deeplabv3 pack"
+
+FileState = tuple[int, int, int]
+"""Inode, size and time of change of a file: another one under its name is told from it."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,7 @@ class PackedSplit:
         label_set: That of its trainIds.
         num_bytes: The size of each flat file.
         frames: In the order of their images' paths.
+        states: Each flat file as it was when the index was read.
     """
 
     folder: Path
@@ -120,6 +126,11 @@ class PackedSplit:
     label_set: LabelSet
     num_bytes: Mapping[str, int]
     frames: tuple[PackedFrame, ...]
+    states: Mapping[str, FileState] = field(default_factory=dict, compare=False)
+
+    def places(self) -> list[Place]:
+        """Where each frame is."""
+        return [Place(self.folder, frame, self.label_set, self.states) for frame in self.frames]
 
     def to_json(self) -> str:
         """The content of index.json."""
@@ -143,11 +154,13 @@ class Place:
         folder: Its packed split.
         frame: Its entry in the index.
         label_set: That of the split's trainIds.
+        states: The split's flat files, as they were when the index was read.
     """
 
     folder: Path
     frame: PackedFrame
     label_set: LabelSet
+    states: Mapping[str, FileState] = field(compare=False)
 
 
 def _digest(values: Mapping[str, Any]) -> str:
@@ -155,8 +168,9 @@ def _digest(values: Mapping[str, Any]) -> str:
 
 
 def packed_splits(data_dir: Path) -> tuple[str, ...]:
-    """The names of the packed splits in a folder, sorted; none for any other folder."""
-    return tuple(sorted(path.parent.name for path in data_dir.glob(f"[!.]*/{INDEX}")))
+    """The names of the packed splits in a folder, sorted; none for any other folder, whatever indices it has."""
+    folders = [path.parent for path in data_dir.glob(f"[!.]*/{INDEX}")]
+    return tuple(sorted(folder.name for folder in folders if any((folder / name).exists() for name in _FLAT_FILES)))
 
 
 def read_index(folder: Path) -> PackedSplit:
@@ -166,13 +180,12 @@ def read_index(folder: Path) -> PackedSplit:
         DatasetError: It is damaged, of another version, or a flat file is missing or of another size.
     """
     path = folder / INDEX
-    again = "pack the data set again with deeplabv3 pack"
     try:
         values = json.loads(path.read_bytes())
         if values["format"] != FORMAT:
             raise ValueError(f"its format is {values['format']!r}")
         if values["version"] != VERSION:
-            raise DatasetError(f"{path} has version {values['version']} and this program reads {VERSION}; {again}")
+            raise DatasetError(f"{path} has version {values['version']} and this program reads {VERSION}; {_AGAIN}")
         if values.pop("digest") != _digest(values):
             raise ValueError("it does not fit its checksum")
         label_set = LabelSet.from_dict(values["labels"])
@@ -180,89 +193,115 @@ def read_index(folder: Path) -> PackedSplit:
             CITYSCAPES if label_set == CITYSCAPES else label_set
         )  # compared for each sample, fastest with itself
         frames = tuple(PackedFrame.from_dict(frame) for frame in values["frames"])
-        _require_inside(frames)
         split = PackedSplit(folder, values["split"], Path(values["source"]), label_set, values["bytes"], frames)
+        _require_sound(split)
     except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}; {again}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{path} is no sound index ({error}); {again}") from error
-    for name, wanted in split.num_bytes.items():
-        seen = (folder / name).stat().st_size if (folder / name).is_file() else 0
-        if seen != wanted:
-            raise DatasetError(f"{folder / name} has {seen:,} bytes and its index says {wanted:,}; {again}")
-    return split
+        raise DatasetError(f"{path} cannot be read: {error.strerror}; {_AGAIN}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DatasetError(f"{path} is no sound index ({error}); {_AGAIN}") from error
+    return replace(split, states={name: _state(folder / name, split.num_bytes[name]) for name in _FLAT_FILES})
 
 
-def _require_inside(frames: tuple[PackedFrame, ...]) -> None:
-    """Refuse paths that `unpack` would write outside its folder."""
-    for path in (PurePosixPath(file.path) for frame in frames for file in frame.files):
-        if path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"the path {str(path)!r} leads out of the data set")
+def _state(path: Path, wanted: int) -> FileState:
+    """A flat file as it is; an error if it has not the size that is wanted."""
+    seen = path.stat() if path.is_file() else None
+    if seen is None or seen.st_size != wanted:
+        num_bytes = seen.st_size if seen else 0
+        raise DatasetError(f"{path} has {num_bytes:,} bytes and its index says {wanted:,}; {_AGAIN}")
+    return seen.st_ino, seen.st_size, seen.st_mtime_ns
+
+
+def _require_sound(split: PackedSplit) -> None:
+    """Refuse what everything else takes for granted, since a checksum tells damage and no intent.
+
+    Raises:
+        ValueError: A value is of another type, lies outside its flat file, or a path leads out of the data set.
+    """
+    ends = {name: _whole(name, split.num_bytes[name]) for name in _FLAT_FILES}
+    _text("split", split.split)
+    _text("source", str(split.source))
+    for frame in split.frames:
+        _text("name", frame.name)
+        num_pixels = _whole("height", frame.height, 1) * _whole("width", frame.width, 1)
+        _whole("offset", frame.offset, 0, min(ends[LABELS_FILE], ends[IMAGES_FILE] // 3) - num_pixels)
+        for value, pixels in frame.values:
+            _whole("value", value, 0, 255)
+            _whole("pixels", pixels, 1, num_pixels)
+        if not isinstance(frame.train_ids, bool):
+            raise ValueError(f"train_ids is {frame.train_ids!r} and not true or false")
+        digests = [frame.image_digest, frame.label_digest, *(file.sha256 for file in frame.files)]
+        if not all(isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
+            raise ValueError(f"a checksum of {frame.name} is none of SHA-256")
+        for file in frame.files:
+            path = PurePosixPath(_text("path", file.path))
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"the path {file.path!r} leads out of the data set")
+            _whole("modified_ns", file.modified_ns)
+            num_bytes = _whole("num_bytes", file.num_bytes)
+            if file is not frame.image:
+                _whole("offset", file.offset, 0, ends[FILES_FILE] - num_bytes)
+
+
+def _whole(name: str, value: object, low: int = 0, high: int = 2**63 - 1) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{name} is {value!r:.40} and not a whole number of {low} to {high}")
+    return value
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"{name} is {value!r:.40} and not a name")
+    return value
 
 
 def read_packed_image(place: Place) -> Pixels:
     """The image of a frame, RGB uint8 `(H, W, 3)`: pages of the file, read where they are looked at.
 
     Raises:
-        DatasetError: The file is gone or shorter.
+        DatasetError: The file is gone or another one.
     """
     frame = place.frame
-    return _mapped(f"{place.folder}/{IMAGES_FILE}", 3 * frame.offset, (frame.height, frame.width, 3))
+    return _mapped(place, IMAGES_FILE, 3 * frame.offset, (frame.height, frame.width, 3))
 
 
 def read_packed_label(place: Place) -> Pixels:
     """The label of a frame, trainIds of the split's label set, uint8 `(H, W)`: pages of the file.
 
     Raises:
-        DatasetError: The file is gone or shorter.
+        DatasetError: The file is gone or another one.
     """
-    return _mapped(f"{place.folder}/{LABELS_FILE}", place.frame.offset, (place.frame.height, place.frame.width))
+    return _mapped(place, LABELS_FILE, place.frame.offset, (place.frame.height, place.frame.width))
 
 
 def read_packed_file(place: Place, file: SourceFile) -> bytes:
     """The label or instance file of a frame as it was.
 
     Raises:
-        DatasetError: The file is gone or shorter.
+        DatasetError: The file is gone or another one.
     """
-    return _mapped(f"{place.folder}/{FILES_FILE}", file.offset, (file.num_bytes,)).tobytes()
+    return _mapped(place, FILES_FILE, file.offset, (file.num_bytes,)).tobytes()
 
 
-def _mapped(path: str, offset: int, shape: tuple[int, ...]) -> Pixels:
-    """Bytes of a file as they are in the system's memory."""
+def _mapped(place: Place, name: str, offset: int, shape: tuple[int, ...]) -> Pixels:
+    """Bytes of a flat file as they are in the system's memory."""
+    path = f"{place.folder}/{name}"
     try:
-        state = os.stat(path)  # noqa: PTH116  a Path would take as long as all the rest
-        pages = _pages(path, state.st_ino, state.st_size, state.st_mtime_ns)
-        return np.frombuffer(pages, np.uint8, math.prod(shape), offset).reshape(shape)
+        status = os.stat(path)  # noqa: PTH116  a Path would take as long as all the rest
+        state = status.st_ino, status.st_size, status.st_mtime_ns
+        if state != place.states[name]:
+            raise DatasetError(
+                f"{path} has changed since its index was read; let it be, or begin again with what it is"
+            )
+        return np.frombuffer(_pages(path, state), np.uint8, math.prod(shape), offset).reshape(shape)
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read ({error}); pack the data set again with deeplabv3 pack") from error
+        raise DatasetError(f"{path} cannot be read ({error}); {_AGAIN}") from error
 
 
 @lru_cache(maxsize=12)
-def _pages(path: str, inode: int, num_bytes: int, modified_ns: int) -> mmap.mmap:
+def _pages(path: str, state: FileState) -> mmap.mmap:
     """A whole file, opened once as long as it is the same: to map it anew for each frame costs a third of a sample."""
     with Path(path).open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def changed_files(split: PackedSplit) -> list[SourceFile]:
-    """The files of the source that are not as they were when it was packed; none if the source is gone as a whole.
-
-    A file of the same size and another time is read: to copy a data set changes times and nothing else.
-    """
-    if not split.source.is_dir():
-        return []
-    return [file for frame in split.frames for file in frame.files if _has_changed(split.source / file.path, file)]
-
-
-def _has_changed(path: Path, file: SourceFile) -> bool:
-    try:
-        status = path.stat()
-        if status.st_size != file.num_bytes or status.st_mtime_ns == file.modified_ns:
-            return status.st_size != file.num_bytes
-        return hashlib.sha256(path.read_bytes()).hexdigest() != file.sha256
-    except OSError:
-        return True
 
 
 def image_digest(image: Pixels) -> str:
@@ -275,21 +314,3 @@ def image_digest(image: Pixels) -> str:
 def label_digest(label: Pixels) -> str:
     """SHA-256 of a map of trainIds, uint8 `(H, W)`."""
     return hashlib.sha256(np.ascontiguousarray(label).data).hexdigest()
-
-
-@lru_cache(maxsize=8)
-def train_id_table(packed: LabelSet, wanted: LabelSet) -> npt.NDArray[np.uint8] | None:
-    """How the trainIds of one label set become those of another.
-
-    Returns:
-        uint8 `(256,)`, or None where trainIds alone do not tell: several ids were one class and no longer are, or ids
-        were ignored that are a class now.
-    """
-    table = np.full(256, UNKNOWN, np.uint8)
-    for row in packed.classes:
-        now = wanted.train_id_of_id[row.id]
-        if table[row.train_id] not in (UNKNOWN, now):
-            return None
-        table[row.train_id] = now
-    table[IGNORE_INDEX] = IGNORE_INDEX if table[IGNORE_INDEX] == UNKNOWN else table[IGNORE_INDEX]
-    return None if (table[[row.train_id for row in packed.classes]] == UNKNOWN).any() else table

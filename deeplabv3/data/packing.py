@@ -6,6 +6,7 @@ journal in it says which frames are done, so that an interrupted packing goes on
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from deeplabv3.data.changes import changed_files
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.images import image_size, read_image, read_values_and_label
 from deeplabv3.data.labels import LabelSet
@@ -32,13 +34,12 @@ from deeplabv3.data.packed import (
     PackedFrame,
     PackedSplit,
     SourceFile,
-    changed_files,
     image_digest,
     label_digest,
     read_index,
 )
 from deeplabv3.errors import DatasetError, OutputError
-from deeplabv3.files import flush_dir, make_dir, write_whole
+from deeplabv3.files import flush_dir, make_dir, only_writer, write_whole
 
 JOURNAL = "journal.jsonl"
 _FRAMES_A_FLUSH = 64  # brought to the disk together: a flush for each frame would take longer than the packing
@@ -80,24 +81,33 @@ def pack_split(
     target, hidden = out / split, out / f".{split}.partial"
     planned = _planned(data_dir, samples)
     wanted = PackedSplit(target, split, data_dir.resolve(), label_set, _num_bytes(planned), planned)
-    if target.exists() and not overwrite:
-        _require_same(target, wanted)
-        return False
+    make_dir(out)
+    with only_writer(out):
+        if target.exists() and not overwrite:
+            _require_same(target, wanted)
+            _tidy(target, hidden)
+            return False
+        frames = _packed(data_dir, hidden, wanted, num_workers, progress or (lambda _: None))
+        write_whole(hidden / INDEX, replace(wanted, frames=tuple(frames)).to_json())
+        _put_in_place(hidden, target)
+    return True
+
+
+def _packed(
+    data_dir: Path, hidden: Path, wanted: PackedSplit, num_workers: int | None, progress: Told
+) -> list[PackedFrame]:
+    """The frames that are wanted, once their pixels are on the disk."""
     plan = hashlib.sha256(wanted.to_json().encode()).hexdigest()
     done = _read_journal(hidden / JOURNAL, plan)
     _make_room(hidden, wanted, is_new=not done)
-    left = planned[len(done) :]
+    left = wanted.frames[len(done) :]
     with _Journal(hidden, plan, done) as journal:
-        if progress is not None:
-            progress(len(done))
-        work = partial(pack_frame, data_dir=data_dir, folder=hidden, label_set=label_set)
+        progress(len(done))
+        work = partial(pack_frame, data_dir=data_dir, folder=hidden, label_set=wanted.label_set)
         for frame in read_in_order(work, left, _num_workers(num_workers, left), attrgetter("name")):
             journal.add(frame)
-            if progress is not None:
-                progress(1)
-    write_whole(hidden / INDEX, replace(wanted, frames=tuple(journal.frames)).to_json())
-    _put_in_place(hidden, target)
-    return True
+            progress(1)
+    return journal.frames
 
 
 def _num_workers(given: int | None, frames: Sequence[PackedFrame]) -> int:
@@ -139,13 +149,15 @@ def _require_same(target: Path, wanted: PackedSplit) -> None:
     if not (target / INDEX).is_file():
         raise OutputError(f"{target} is there already and is no packed split; choose another folder")
     there = read_index(target)
-    names = [[frame.name for frame in split.frames] for split in (there, wanted)]
+    paths = [{file.path for frame in split.frames for file in frame.files} for split in (there, wanted)]
     if there.source != wanted.source:
         what = f"packed from {there.source}"
     elif there.label_set != wanted.label_set:
         what = f"packed with another label set, {there.label_set.name}"
-    elif names[0] != names[1]:
-        what = f"packed from {len(names[0])} frames, and there are {len(names[1])} now"
+    elif len(there.frames) != len(wanted.frames):
+        what = f"packed from {len(there.frames)} frames, and there are {len(wanted.frames)} now"
+    elif others := sorted(paths[0] ^ paths[1]):
+        what = f"packed before {there.source / others[0]} {'came' if others[0] in paths[1] else 'went'}"
     elif changed := changed_files(there):
         more = f" and {len(changed) - 1} more have" if len(changed) > 1 else " has"
         what = f"packed before {there.source / changed[0].path}{more} changed"
@@ -209,7 +221,8 @@ def _write_at(path: Path, offset: int, content: bytes | memoryview) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"{path} cannot be written: {error.strerror}; make room and go on with the same command")
+    step = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
+    return OutputError(f"{path} cannot be written: {error.strerror}; {step} and go on with the same command")
 
 
 class _Journal:
@@ -275,17 +288,31 @@ def _make_room(hidden: Path, wanted: PackedSplit, *, is_new: bool) -> None:
             "choose another folder"
         )
     for name, size in wanted.num_bytes.items():
-        with (hidden / name).open("ab") as file:
-            file.truncate(size)
+        try:
+            with (hidden / name).open("ab") as file:
+                file.truncate(size)
+        except OSError as error:  # a file system that knows no files of that size, for instance
+            raise _unwritable(hidden / name, error) from error
 
 
 def _put_in_place(hidden: Path, target: Path) -> None:
     """Give a whole packed split its name; what had it before goes only then."""
-    old = target.with_name(f".{target.name}.old")
+    old = _old(target)
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
     hidden.rename(target)
     flush_dir(target.parent)
+    _tidy(target, hidden)
+
+
+def _tidy(target: Path, hidden: Path) -> None:
+    """Remove what a whole packed split needs no longer; a process that was killed may have left it."""
     (target / JOURNAL).unlink(missing_ok=True)
-    shutil.rmtree(old, ignore_errors=True)
+    for folder in (_old(target), hidden):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _old(target: Path) -> Path:
+    """Where a packed split that is replaced lies in the meantime."""
+    return target.with_name(f".{target.name}.old")

@@ -17,7 +17,7 @@ from torch import Tensor
 BRIGHTNESS = 32.0
 CONTRAST = (0.5, 1.5)
 SATURATION = (0.5, 1.5)
-HUE_DEGREES = 18.0
+HUE_DEGREES = 36.0  # theirs is 18 in OpenCV's hues of 8 bits, which count half degrees
 
 Matrix = npt.NDArray[np.float64]
 """`(3, 4)`: a linear map of RGB and an offset in 0..255."""

@@ -49,6 +49,9 @@ def epoch_keys(num_samples: int, config: TrainConfig, epoch: int, class_pixels: 
         config: `seed` and `class_sampling` matter.
         epoch: The epoch.
         class_pixels: What the frames show; needed for `class_sampling`.
+
+    Raises:
+        InputError: Samples are to be drawn for classes, and no frame shows any.
     """
     order = np.random.default_rng([config.seed, _ORDER, epoch]).permutation(num_samples)
     drawn: list[tuple[int, int | None]] = [(int(index), None) for index in order]
@@ -57,6 +60,9 @@ def epoch_keys(num_samples: int, config: TrainConfig, epoch: int, class_pixels: 
         rng = np.random.default_rng([config.seed, _CLASSES, epoch])
         shown = [np.flatnonzero(pixels) for pixels in class_pixels.T]
         classes = [train_id for train_id, frames in enumerate(shown) if len(frames)]
+        if not classes:
+            share = f"{config.class_sampling:g}"
+            raise InputError(f"class_sampling is {share} and no training frame shows a class that is trained; give 0")
         for place in rng.permutation(num_samples)[: round(config.class_sampling * num_samples)]:
             wanted = classes[rng.integers(len(classes))]
             drawn[place] = int(rng.choice(shown[wanted])), wanted

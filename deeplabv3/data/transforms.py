@@ -27,7 +27,7 @@ PADDING_COLOR = (124, 116, 104)
 """Mean colour of ImageNet in RGB, which the model's normalisation turns into nearly zero."""
 
 CROP_TRIES = 10
-"""How many places are tried for a crop that is not of one class (mmsegmentation, RandomCrop)."""
+"""How many other places are tried for a crop that is not of one class (mmsegmentation, RandomCrop)."""
 
 
 def augment(
@@ -64,22 +64,19 @@ def random_window(
     """The part of a frame that a crop shows, which is then resized to the crop's size.
 
     To cut first and resize only the window gives the same picture as to scale the frame and crop it, for a fraction of
-    the work. Where one class covers `cat_max_ratio` of the window's labelled pixels or more, another place is tried,
-    `CROP_TRIES` times at most: the rule of mmsegmentation's RandomCrop.
+    the work. Where one class covers `cat_max_ratio` of the window's labelled pixels or more, or nothing is labelled,
+    another place is taken, `CROP_TRIES` times at most: the rule of mmsegmentation's RandomCrop.
 
     Args are those of `augment`; `size` is the crop's height and width.
     """
     scale = rng.uniform(*config.scale_range)
     height, width = (max(1, round(pixels / scale)) for pixels in size)
     target = None if wanted_class is None else _random_pixel(label == wanted_class, rng)
+    window = _placed(rng, label, (height, width), target)
     for _ in range(CROP_TRIES):
-        top, left = (
-            _offset(rng, full, part, None if target is None else target[axis])
-            for axis, (full, part) in enumerate(zip(label.shape, (height, width), strict=True))
-        )
-        window = (top, left, height, width)
         if config.cat_max_ratio == 1 or largest_share(_inside(label, window)) < config.cat_max_ratio:
             break
+        window = _placed(rng, label, (height, width), target)
     return window
 
 
@@ -95,6 +92,15 @@ def _random_pixel(is_wanted: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], rn
 Pixel = tuple[int, int]
 
 
+def _placed(rng: np.random.Generator, label: Pixels, size: tuple[int, int], target: Pixel | None) -> Window:
+    """A window of some height and width somewhere in a frame, over `target` if that is given."""
+    top, left = (
+        _offset(rng, full, part, None if target is None else target[axis])
+        for axis, (full, part) in enumerate(zip(label.shape, size, strict=True))
+    )
+    return (top, left, *size)
+
+
 def _offset(rng: np.random.Generator, full: int, part: int, target: int | None) -> int:
     """A place for a window of `part` in a frame of `full`, over `target`; negative if the window is the larger one."""
     low, high = sorted((0, full - part))
@@ -104,9 +110,10 @@ def _offset(rng: np.random.Generator, full: int, part: int, target: int | None) 
 
 
 def largest_share(label: Pixels) -> float:
-    """The share of the most frequent class among the labelled pixels, 0..1; 0 where none is labelled."""
+    """The share of the most frequent class among the labelled pixels, 0..1; 1 where none is labelled."""
     counts = Image.fromarray(label).histogram()[:IGNORE_INDEX]  # several times faster than numpy's bincount
-    return max(counts) / max(1, sum(counts))
+    labelled = sum(counts)
+    return max(counts) / labelled if labelled else 1.0
 
 
 def _inside(pixels: Pixels, window: Window) -> Pixels:

@@ -37,8 +37,7 @@ def unpack_split(
         OutputError: A file is there and holds something else, or cannot be written.
     """
     workers = (os.cpu_count() or 1) if num_workers is None else num_workers
-    places = [Place(packed.folder, frame, packed.label_set) for frame in packed.frames]
-    for _ in read_in_order(partial(unpack_frame, out=out), places, workers, attrgetter("frame.name")):
+    for _ in read_in_order(partial(unpack_frame, out=out), packed.places(), workers, attrgetter("frame.name")):
         if progress is not None:
             progress(1)
 

@@ -14,13 +14,13 @@ from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 
+from deeplabv3.data.changes import changed_files
 from deeplabv3.data.findings import Fault, Finding
 from deeplabv3.data.loading import read_in_order
 from deeplabv3.data.looking import Facts
 from deeplabv3.data.packed import (
     PackedSplit,
     Place,
-    changed_files,
     image_digest,
     label_digest,
     packed_splits,
@@ -60,7 +60,7 @@ def packed_frames(
     text = f"it is not among what was packed ({', '.join(there)}); name it to deeplabv3 pack with --splits"
     missing = [Finding(data_dir / name, "missing-split", text, name) for name in splits if name not in there]
     unread = [split for split in packed if not (remembered and _is_remembered(split))]
-    places = [Place(split.folder, frame, split.label_set) for split in unread for frame in split.frames]
+    places = [place for split in unread for place in split.places()]
     num_bytes = sum(sum(split.num_bytes.values()) for split in unread)
     workers = num_workers if num_workers is not None else os.cpu_count() or 1 if num_bytes > _FEW_BYTES else 0
     damaged: dict[Path, list[str]] = {split.folder: [] for split in packed}

@@ -29,6 +29,8 @@ _PREFETCHED = 8
 
 _POLL_SECONDS = 1
 
+_LAST_SECONDS = 3
+"""How long the end of a process that was killed is waited for: one that waits for a dead disk does not end even so."""
 
 Note = Callable[[int], None]
 """Called with the place of what is read next."""
@@ -205,38 +207,42 @@ def _or_raised(item: Any) -> Any:
 
 def _next(items: Iterator[Any], watched: WatchedDataset, workers: Sequence[BaseProcess], timeout_seconds: float) -> Any:
     """The loader's next item, or why there is none."""
-    is_silent = threading.Event()
+    is_here, is_silent = threading.Event(), threading.Event()
 
-    def end() -> None:
+    def watch() -> None:
+        waited = 0.0  # counted, since the clock goes on while the whole program is suspended (Ctrl-Z)
+        while waited < timeout_seconds:
+            if is_here.wait(min(_POLL_SECONDS, timeout_seconds - waited)):
+                return
+            waited += _POLL_SECONDS
         is_silent.set()
         _end(workers)
 
     # Not the loader's own limit: it does not hold where a batch is fetched from a process that stands still.
-    limit = threading.Timer(timeout_seconds, end)
-    limit.start()
+    threading.Thread(target=watch, name="limit", daemon=True).start()
     try:
         while True:
             try:
                 return next(items)
             except (RuntimeError, OSError, EOFError) as error:
-                if str(error).startswith("DataLoader timed out"):
-                    continue  # it has looked whether all processes live
-                dead = [process for process in workers if process.exitcode is not None]
                 reading = watched.being_read()
                 if is_silent.is_set():
                     raise DatasetError(_silence(timeout_seconds, sorted(reading.values()))) from None
+                if str(error).startswith("DataLoader timed out"):
+                    continue  # it has looked whether all processes live
+                dead = [process for process in workers if process.exitcode is not None]
                 if dead:
                     raise DatasetError(_death(dead[0].exitcode or 0, reading.get(dead[0].pid or 0))) from None
                 raise
     finally:
-        limit.cancel()
+        is_here.set()
 
 
 def _end(workers: Sequence[BaseProcess]) -> None:
     for process in workers:
         process.kill()  # one that stands still does not heed anything else
     for process in workers:
-        process.join()
+        process.join(_LAST_SECONDS)
 
 
 def _death(code: int, name: str | None) -> str:

@@ -114,6 +114,11 @@ def test_frame_that_comes_again_is_augmented_anew(train_config):
     assert len({key.index for key in keys}) < 6
 
 
+def test_no_class_to_draw_for_is_told(train_config):
+    with pytest.raises(InputError, match="class_sampling is 0.5 and no training frame shows a class that is trained"):
+        epoch_keys(6, replace(train_config, class_sampling=0.5), 0, shown(*[()] * 6))
+
+
 def test_without_class_sampling_each_frame_comes_once(train_config):
     assert epoch_keys(50, train_config, 2) == epoch_keys(50, train_config, 2, shown(*[{1}] * 50))
 

@@ -1,11 +1,17 @@
 """Packed splits: the same samples, nothing lost, nothing overwritten."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
+from functools import reduce
+from itertools import count, product
+from operator import getitem
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,15 +21,18 @@ from PIL import Image
 
 from deeplabv3.cli import main
 from deeplabv3.config import CheckConfig, InferenceConfig, ReportConfig
+from deeplabv3.data import packed as packed_format
 from deeplabv3.data import packing
+from deeplabv3.data.changes import changed_files
 from deeplabv3.data.cityscapes import find_labelled, find_samples
-from deeplabv3.data.frames import label_set_of, read_frame, read_sample
+from deeplabv3.data.frames import label_set_of, read_frame, read_sample, train_id_table
 from deeplabv3.data.labels import CITYSCAPES, LabelSet
 from deeplabv3.data.loading import train_batches
-from deeplabv3.data.packed import INDEX, packed_splits, read_index, train_id_table
+from deeplabv3.data.packed import INDEX, packed_splits, read_index
 from deeplabv3.data.packing import JOURNAL, pack_split
 from deeplabv3.data.unpacking import unpack_split
-from deeplabv3.errors import DatasetError, OutputError
+from deeplabv3.errors import DatasetError, InputError, OutputError
+from deeplabv3.files import only_writer
 from deeplabv3.report.defects import checked
 from deeplabv3.report.writing import write_report
 from deeplabv3.training.loop import train
@@ -155,6 +164,9 @@ def test_other_frames_labels_or_things_are_not_replaced(copy, streets):
         pack(data, out, label_set=CITYSCAPES.without(["car"]))
     with pytest.raises(OutputError, match="packed from "):
         pack(streets, out)
+    instances = samples[0].instance_path
+    with pytest.raises(OutputError, match=f"packed before {instances} went; add --overwrite"):
+        pack_split(data, out, "train", [replace(samples[0], instance_path=None), *samples[1:]], CITYSCAPES)
     (out / "val").mkdir()
     with pytest.raises(OutputError, match="is there already and is no packed split"):
         pack(data, out, "val")
@@ -230,6 +242,77 @@ def test_killed_packing_goes_on(copy):
     assert damaged(out) == []
 
 
+def test_packing_that_is_killed_at_any_change_of_the_disk_goes_on(replaced, tmp_path):
+    """A process is killed before its first change, another one before its second, until one comes to its end."""
+    data, before = replaced
+    for number in count(1):
+        out = tmp_path / str(number)
+        shutil.copytree(before, out)
+        child = os.fork()
+        if child == 0:
+            with suppress(BaseException):
+                sys.addaudithook(killer(number))
+                pack(data, out, overwrite=True)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        try:
+            pack(data, out)
+        except OutputError:  # the earlier one is still there, whole
+            pack(data, out, overwrite=True)
+        assert [path.name for path in out.iterdir()] == ["train"]
+        assert {path.name for path in (out / "train").iterdir()} == {INDEX, "images.bin", "labels.bin", "files.bin"}
+        assert damaged(out) == []
+        assert not read_sample(find_samples(out, "train")[0], CITYSCAPES)[0].any()
+        if code == 0:
+            break
+    assert number > 30
+
+
+@pytest.fixture
+def replaced(copy):
+    """A data set of two frames that was packed, and of which one is another since."""
+    data, out = copy
+    for sample in find_samples(data, "train")[2:]:
+        sample.image_path.unlink()
+        sample.label_path.unlink()
+    pack(data, out)
+    Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(find_samples(data, "train")[0].image_path)
+    return data, out
+
+
+def killer(number):
+    """An audit hook that kills its process before the n-th change of the disk."""
+    seen = []
+
+    def hook(event, arguments):
+        if "pym-" in str(arguments[:1]):  # memory that Python shares, which would be left behind
+            return
+        is_writing = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if is_writing or event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"):
+            seen.append(event)
+            if len(seen) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return hook
+
+
+def test_two_processes_do_not_pack_into_one_folder(copy):
+    data, out = copy
+    out.mkdir()
+    with only_writer(out), pytest.raises(OutputError, match="another process writes into .*; wait for it"):
+        pack(data, out)
+    assert pack(data, out)
+
+
+def test_file_system_without_large_files_is_told(copy):
+    data, out = copy
+    code = f"import sys\nfrom deeplabv3.cli import main\nsys.exit(main(['pack', {str(data)!r}, {str(out)!r}]))"
+    limited = ["bash", "-c", 'ulimit -f 50; exec "$@"', "bash", sys.executable, "-c", code]
+    ended = subprocess.run(limited, cwd=REPOSITORY, check=False, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "images.bin cannot be written: File too large; mend that and go on" in ended.stderr
+
+
 def test_file_that_changes_while_it_is_packed_is_named(copy):
     data, out = copy
     samples = find_labelled(data, "train")
@@ -274,6 +357,103 @@ def test_path_out_of_the_data_set_is_refused(packed, tmp_path):
     (tmp_path / INDEX).write_text(replace(split, frames=(bad,)).to_json())
     with pytest.raises(DatasetError, match="leads out of the data set"):
         read_index(tmp_path)
+
+
+ODD_VALUES: tuple[object, ...] = (None, -1, 2**70, 1.5, True, "", "x", "a\0b", [], {}, [[300, 1]], [[0, -1]])
+
+
+def leaves(values, path=()):
+    """The places of all values in some JSON, those of its first frame alone."""
+    items = values.items() if isinstance(values, dict) else enumerate(values[:1]) if isinstance(values, list) else ()
+    for key, value in items:
+        yield (*path, key)
+        yield from leaves(value, (*path, key))
+
+
+def test_odd_values_with_a_right_checksum_are_refused_or_harmless(packed, tmp_path):
+    shutil.copytree(packed / "val", tmp_path / "val")
+    index = tmp_path / "val" / INDEX
+    whole = json.loads(index.read_text())
+    del whole["digest"]
+    places = [place for place in leaves(whole) if place[0] != "labels"]
+    refused = []
+    for place, odd in product(places, ODD_VALUES):
+        values = json.loads(json.dumps(whole))
+        parent = reduce(getitem, place[:-1], values)
+        parent[place[-1]] = odd
+        index.write_text(json.dumps({**values, "digest": packed_format._digest(values)}))
+        try:
+            reasons(tmp_path)
+            unpack_split(read_index(index.parent), tmp_path / "out", num_workers=0)
+        except InputError as error:
+            refused.append(str(error))
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    assert not any("\n" in message for message in refused)
+    assert len(refused) > 0.9 * len(places) * len(ODD_VALUES)
+
+
+def test_frames_outside_their_file_are_refused(packed, tmp_path):
+    shutil.copytree(packed / "val", tmp_path / "val")
+    split = read_index(packed / "val")
+    last = split.frames[-1]
+    for bad in (
+        replace(last, offset=last.offset + 1),
+        replace(last, height=last.height + 1),
+        replace(last, label=replace(last.label, offset=split.num_bytes["files.bin"])),
+    ):
+        (tmp_path / "val" / INDEX).write_text(replace(split, frames=(bad,)).to_json())
+        with pytest.raises(DatasetError, match="is no sound index .* and not a whole number of"):
+            read_index(tmp_path / "val")
+
+
+@pytest.mark.parametrize("name", ["images.bin", "labels.bin"])
+def test_file_that_is_replaced_while_it_is_read_is_told(packed, tmp_path, name):
+    shutil.copytree(packed, tmp_path / "packed")
+    sample, *_ = find_samples(tmp_path / "packed", "val")
+    read_sample(sample, CITYSCAPES)
+    path = tmp_path / "packed" / "val" / name
+    shutil.copy(path, tmp_path / "other")
+    (tmp_path / "other").rename(path)
+    with pytest.raises(DatasetError, match=f"{path} has changed since its index was read"):
+        read_sample(sample, CITYSCAPES)
+
+
+def test_other_index_makes_no_packed_data_set(streets, tmp_path):
+    shutil.copytree(streets, tmp_path / "data")
+    (tmp_path / "data" / "notes").mkdir()
+    (tmp_path / "data" / "notes" / INDEX).write_text("{}")
+    assert packed_splits(tmp_path / "data") == ()
+    assert reasons(tmp_path / "data") == []
+
+
+@pytest.mark.parametrize("what", ["is_dir", "stat"])
+def test_source_that_may_not_be_looked_at_is_no_change(packed, monkeypatch, what):
+    split = read_index(packed / "val")
+    real = getattr(Path, what)
+
+    def refused(path, **options):
+        if path.is_relative_to(split.source):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, what, refused)
+    assert changed_files(split) == []
+
+
+def test_train_ids_mean_what_they_mean_in_the_label_set(streets, tmp_path):
+    """Files of trainIds, packed by one label set and read by another that numbers its classes in another way."""
+    shutil.copytree(streets, tmp_path / "data")
+    for sample in find_samples(streets, "train"):
+        path = tmp_path / "data" / sample.label_path.relative_to(streets)
+        path.unlink()
+        label = read_sample(sample, CITYSCAPES)[1]
+        Image.fromarray(label).save(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
+    pack(tmp_path / "data", tmp_path / "packed")
+    turned = [replace(row, train_id=18 - row.train_id if row.train_id < 19 else 255) for row in CITYSCAPES.classes]
+    for label_set in (LabelSet("turned", tuple(turned)), CITYSCAPES.without(["car"])):
+        pairs = (find_samples(tmp_path / name, "train") for name in ("data", "packed"))
+        for one, other in zip(*pairs, strict=True):
+            np.testing.assert_array_equal(read_sample(one, label_set)[1], read_sample(other, label_set)[1])
 
 
 def test_checksums_are_remembered_until_a_file_changes(copy, monkeypatch):
@@ -343,14 +523,14 @@ def test_scores_and_report_are_those_of_the_plain_data(streets, packed, train_co
 
 def test_ignored_classes_are_ignored_in_packed_data(streets, packed):
     label_set = CITYSCAPES.without(["road", "car"])
-    assert train_id_table(CITYSCAPES, label_set) is not None
+    assert train_id_table(CITYSCAPES, label_set, False) is not None
     for one, other in zip(find_samples(streets, "train"), find_samples(packed, "train"), strict=True):
         np.testing.assert_array_equal(read_sample(one, label_set)[1], read_sample(other, label_set)[1])
 
 
 def test_finer_label_set_is_read_from_the_label_files(streets, tmp_path):
     coarse = LabelSet("coarse", tuple(replace(row, train_id=0) for row in CITYSCAPES.classes))
-    assert train_id_table(coarse, CITYSCAPES) is None
+    assert train_id_table(coarse, CITYSCAPES, False) is None
     pack(streets, tmp_path, label_set=coarse)
     assert label_set_of(tmp_path, None) == coarse
     for one, other in zip(find_samples(streets, "train"), find_samples(tmp_path, "train"), strict=True):
@@ -374,12 +554,17 @@ def test_pack_and_unpack_are_verbs(streets, tmp_path, capsys):
         (["pack", "{streets}", "{streets}/packed"], "lies in the data set"),
         (["pack", "{out}/none", "{out}"], "there is no folder"),
         (["pack", "{streets}", "{out}", "--splits", "[../x]"], "give names of folders"),
+        (["pack", "{streets}", "{plain}"], "holds a data set as plain files; choose a folder of its own"),
+        (["pack", "{streets}", "{file}"], "is a file; choose another one"),
         (["unpack", "{streets}", "{out}"], "is no packed data set"),
+        (["unpack", "{packed}", "{packed}/plain"], "lies in the packed data set"),
         (["submit", "{packed}", "--check", "x.zip", "--split", "val"], "deeplabv3 unpack"),
     ],
 )
 def test_mistakes_are_one_line(streets, packed, tmp_path, capsys, words, message):
-    places = {"streets": streets, "packed": packed, "out": tmp_path / "out"}
+    places = {name: tmp_path / name for name in ("out", "plain", "file")} | {"streets": streets, "packed": packed}
+    (tmp_path / "plain" / "leftImg8bit").mkdir(parents=True)
+    (tmp_path / "file").touch()
     assert main([word.format(**places) for word in words]) == 2
     said = capsys.readouterr().err
     assert message in said

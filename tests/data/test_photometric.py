@@ -1,5 +1,3 @@
-import colorsys
-
 import numpy as np
 import pytest
 import torch
@@ -29,11 +27,12 @@ def test_grey_stays_grey(change, amount):
     np.testing.assert_allclose(matrix[:, :3] @ (90, 90, 90) + matrix[:, 3], 90, atol=1e-9)
 
 
-def test_hue_turns_by_at_most_18_degrees():
-    before = np.array([0.6, 0.4, 0.3])
-    after = photometric._hue(1.0)[:, :3] @ before
-    turned = (colorsys.rgb_to_hsv(*after)[0] - colorsys.rgb_to_hsv(*before)[0]) * 360
-    assert abs(turned) == pytest.approx(18, abs=3)
+@pytest.mark.parametrize("amount", [0.0, 1.0])
+def test_hue_turns_by_at_most_36_degrees(amount):
+    """Around the grey axis, seen along it; mmsegmentation adds 18 to hues that OpenCV keeps as 0 to 179."""
+    along = np.array([[1, -0.5, -0.5], [0, 3**0.5 / 2, -(3**0.5) / 2]])
+    seen = [complex(*(along @ color)) for color in ([90.0, 40.0, 30.0], photometric._hue(amount)[:, :3] @ [90, 40, 30])]
+    assert abs(np.angle(seen[1] / seen[0], deg=True)) == pytest.approx(36)
 
 
 def test_half_of_the_samples_are_changed_by_each():

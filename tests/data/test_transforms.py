@@ -176,7 +176,7 @@ def test_resized_image_is_that_of_pillow(before, after, seed):
 
 def test_share_counts_labelled_pixels_alone():
     assert largest_share(np.array([[3, 3, 3, 7], [255, 255, 255, 255]], np.uint8)) == 0.75
-    assert largest_share(np.full((2, 2), IGNORE_INDEX, np.uint8)) == 0
+    assert largest_share(np.full((2, 2), IGNORE_INDEX, np.uint8)) == 1
 
 
 def test_crops_of_one_class_are_drawn_again():
@@ -190,6 +190,27 @@ def test_crops_of_one_class_are_drawn_again():
         return sum(largest_share(part(label, window)) < 0.75 for window in windows)
 
     assert 0 < mixed(1.0) < 20 < mixed(0.75)
+
+
+def test_place_is_changed_by_the_rule_of_mmsegmentation():
+    """One place and up to ten others; a place without any labelled pixel is as bad as one of a single class."""
+    label = np.full((40, 400), IGNORE_INDEX, np.uint8)
+    label[:, 150:380] = 3
+    label[:, 380:] = 4
+    options = config(crop_size=(40, 40), scale_range=(1, 1), cat_max_ratio=0.75)
+
+    def is_mixed(left):
+        counts = [(label[:, left : left + 40] == kind).sum() for kind in (3, 4)]
+        return min(counts) > 0 and max(counts) < 0.75 * sum(counts)
+
+    tries = []
+    for seed in range(300):
+        rng, other = (np.random.default_rng(seed) for _ in range(2))
+        other.uniform(1, 1)  # the scale
+        places = [(int(other.integers(1)), int(other.integers(361)))[1] for _ in range(11)]
+        tries.append(next((number for number, left in enumerate(places) if is_mixed(left)), 10))
+        assert random_window(label, rng, options, (40, 40)) == (0, places[tries[-1]], 40, 40)
+    assert set(tries) == set(range(11))
 
 
 def test_first_place_that_is_mixed_is_taken():

@@ -4,18 +4,22 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 
 import pytest
 from torch.utils.data import get_worker_info
 
+from deeplabv3.data import workers
 from deeplabv3.data.loading import TrainReader, read_in_order
 from deeplabv3.data.workers import read_by_workers
 from deeplabv3.errors import DatasetError
 from deeplabv3.training.loop import train
 from deeplabv3.training.state import RunPaths
-from tests.conftest import make_config
+from tests.conftest import REPOSITORY, make_config
 
 
 def killed(_):
@@ -69,13 +73,13 @@ class Numbers:
         return f"frame {place}"
 
 
-def read(source, workers=2, timeout_seconds=2):
-    return read_by_workers(source, range(12), workers, timeout_seconds=timeout_seconds)
+def read(source, num_workers=2, timeout_seconds=2):
+    return read_by_workers(source, range(12), num_workers, timeout_seconds=timeout_seconds)
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2, 4])
-def test_items_come_in_order(workers):
-    assert list(read(Numbers(), workers)) == list(range(12))
+@pytest.mark.parametrize("num_workers", [0, 1, 2, 4])
+def test_items_come_in_order(num_workers):
+    assert list(read(Numbers(), num_workers)) == list(range(12))
 
 
 @pytest.mark.parametrize(
@@ -102,6 +106,61 @@ def test_slow_reader_is_waited_for():
         time.sleep(1.6)
 
     assert list(read(Numbers(slow), timeout_seconds=30)) == list(range(12))
+
+
+def test_suspended_program_goes_on():
+    """Ctrl-Z stops a program and its readers; the time until fg is no silence of theirs."""
+    code = (
+        "import time\n"
+        "from tests.data.test_workers import Numbers, read\n"
+        "print('begun', flush=True)\n"
+        "print(list(read(Numbers(lambda _: time.sleep(1.5)), timeout_seconds=3)))\n"
+    )
+    program = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=REPOSITORY, stdout=-1, text=True, start_new_session=True
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == "begun\n"
+    time.sleep(1)
+    os.killpg(program.pid, signal.SIGSTOP)
+    time.sleep(4)
+    os.killpg(program.pid, signal.SIGCONT)
+    assert program.communicate()[0] == f"{list(range(12))}\n"
+
+
+def test_process_that_cannot_be_ended_is_not_waited_for(monkeypatch):
+    """One that waits for a disk that is gone ends only with the machine."""
+    others = set(multiprocessing.active_children())
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseProcess, "kill", lambda _: None)
+        patch.setattr(workers, "_LAST_SECONDS", 0.1)
+        with pytest.raises(DatasetError, match="gave nothing for 2 s; they were reading frame 5"):
+            list(read(Numbers(ignores_everything)))
+    for process in set(multiprocessing.active_children()) - others:
+        process.kill()
+        process.join()
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 5])
+def test_place_of_a_batch_is_used_again_only_after_it_was_copied(num_workers):
+    """A key is what a reader writes to; the ring of shared batches has two places more than are made ahead."""
+    taken: list[int] = []
+    copied: list[int] = []
+    most = 0
+
+    def keys():
+        for key in range(60):
+            taken.append(key)
+            yield key
+
+    def copy(item):
+        nonlocal most
+        most = max(most, len(taken) - len(copied))  # while it is copied, so are those behind it being written
+        copied.append(item)
+        return item
+
+    assert list(read_by_workers(Numbers(), keys(), num_workers, received=copy, ahead=1)) == list(range(60))
+    assert most <= workers.num_prefetched(num_workers) + 1
 
 
 def test_bug_in_a_reader_keeps_its_traceback():
