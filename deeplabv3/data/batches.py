@@ -52,7 +52,7 @@ class SharedBatches:
         if needed > free:
             raise InputError(
                 f"{_SHARED_DIR} has {free:,} bytes free and the processes that read images share {needed:,}; give "
-                "fewer --num-workers, or the container more (docker run --shm-size)"
+                "fewer --num-workers (0 needs none), or the container more (docker run --shm-size)"
             )
         self.images = torch.empty((*shape, 3), dtype=torch.uint8)  # (B, N, H, W, 3)
         self.labels = torch.empty(shape, dtype=torch.uint8)  # (B, N, H, W)
