@@ -107,7 +107,7 @@ class TrainConfig:
     device: str = "auto"
     precision: str = "float32"
     num_workers: int | None = None
-    worker_timeout_seconds: float = 25.0
+    worker_timeout_seconds: float = 20.0
     checkpoint_dir: Path | None = None
     losses_dir: Path | None = None
     checkpoint_name: str = "epoch_{epoch}"

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from deeplabv3.errors import DatasetError, InputError
 
-WORKER_TIMEOUT_SECONDS = 25.0
+WORKER_TIMEOUT_SECONDS = 20.0
 """How long no worker may finish anything while the program waits."""
 
 _PREFETCHED = 8
