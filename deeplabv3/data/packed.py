@@ -189,9 +189,8 @@ def read_index(folder: Path) -> PackedSplit:
         if values.pop("digest") != _digest(values):
             raise ValueError("it does not fit its checksum")
         label_set = LabelSet.from_dict(values["labels"])
-        label_set = (
-            CITYSCAPES if label_set == CITYSCAPES else label_set
-        )  # compared for each sample, fastest with itself
+        if label_set == CITYSCAPES:
+            label_set = CITYSCAPES  # it is compared for each sample, fastest with itself
         frames = tuple(PackedFrame.from_dict(frame) for frame in values["frames"])
         split = PackedSplit(folder, values["split"], Path(values["source"]), label_set, values["bytes"], frames)
         _require_sound(split)
