@@ -132,4 +132,5 @@ def _one_line(message: str) -> str:
     line = re.sub(r"--\w+", lambda flag: flag[0].replace("_", "-"), line)
     line = re.sub(r"Does not validate .*Subtypes: \[(.*?)\] Errors: .*Given value: ", r"expected \1, got ", line)
     line = re.sub(r"<class '(?:pathlib\.)?(\w+)'>", r"\1", line).replace("NoneType", "null")
+    line = re.sub(r", typing\.Literal\['(\w+)'\]", r" or \1", line)
     return line.replace("Expected a ", "expected ").replace(". Got value: ", ", got ") + "; see --help"

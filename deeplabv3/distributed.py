@@ -1,8 +1,10 @@
 """Several processes that work on one thing, as torchrun starts them; plain and harmless in a single one.
 
+    torchrun --nproc-per-node 4 -m deeplabv3 train DATA RUN
     torchrun --nproc-per-node 4 -m deeplabv3 evaluate DATA --model MODEL
 
-Only whole numbers and small records travel between them. Results are printed and written by rank 0.
+Besides gradients and the statistics of batch norm, only whole numbers and small records travel between them. Results
+are printed and written by rank 0.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from deeplabv3.errors import InputError
+from deeplabv3.errors import InputError, ProcessError
 
 Item = TypeVar("Item")
 
@@ -63,41 +65,57 @@ def require_single(what: str) -> None:
 
 @contextmanager
 def ending_together() -> Iterator[None]:
-    """Let all processes end where a user's mistake stops one of them, with one message.
+    """Let all processes end where a user's mistake stops one of them; the first of them tells it.
 
     Raises:
-        InputError: In the first process: the first error of any.
-        SystemExit: In the others, which say nothing.
+        InputError: The first error of any, in all of them.
     """
     error: InputError | None = None
     try:
         yield
     except InputError as own:
         error = own
-    if num_processes() == 1:
-        if error is not None:
-            raise error
-        return
-    messages = [message for message in gather([error and str(error)]) if message is not None]
-    if messages:
-        if is_first():
-            raise InputError(messages[0])
-        raise SystemExit(2)
+    for one in gather([error]):
+        if one is not None:
+            raise one
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the other processes for the time of a `with` statement; nothing where there are none."""
+    """Join the other processes for the time of a `with` statement; nothing where there are none.
+
+    Raises:
+        ProcessError: Another process has ended.
+    """
+    import torch
     import torch.distributed as dist
 
     if num_processes() == 1 or dist.is_initialized():
         yield
         return
-    dist.init_process_group("gloo", timeout=PATIENCE)  # counts are summed on CPUs whatever computed them
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise ProcessError("another process has ended; its own message says why") from error
     finally:
         dist.destroy_process_group()
+
+
+def everyones(values: Sequence[float]) -> list[list[float]]:
+    """A few numbers of every process, in the order of their ranks, the same in each of them."""
+    import torch
+    import torch.distributed as dist
+
+    if num_processes() == 1:
+        return [list(values)]
+    own = torch.tensor(values, dtype=torch.float64)
+    all_ = torch.empty(num_processes() * len(own), dtype=torch.float64)
+    dist.all_gather_into_tensor(all_, own)
+    return [list(row) for row in all_.view(num_processes(), -1).tolist()]
 
 
 def share_of(items: Sequence[Item]) -> Sequence[Item]:

@@ -5,7 +5,8 @@
     |   |-- DatasetError      a folder, an image, a label or a label set
     |   |-- CheckpointError   a file of weights: damaged, of another model, or not there
     |   `-- OutputError       a file or folder that cannot be written
-    `-- NonFiniteError        the loss or a gradient became NaN or infinite; exits with 1
+    |-- NonFiniteError        the loss or a gradient became NaN or infinite; exits with 1
+    `-- ProcessError          another process of the same work has ended; exits with 1
 
 Each message is one line: the value seen, what is allowed, the next step. An `assert` guards only
 what no user can cause.
@@ -34,3 +35,7 @@ class OutputError(InputError):
 
 class NonFiniteError(DeepLabError):
     """Training met a NaN or infinite value; nothing was written by the optimizer."""
+
+
+class ProcessError(DeepLabError):
+    """Another process that works on the same thing has ended."""

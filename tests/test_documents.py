@@ -1,13 +1,17 @@
 """What the documents tell people to type is accepted by the command, and what they point to is there."""
 
+import itertools
 import re
 import shlex
 
 import pytest
+import torch
 import yaml
 
 from deeplabv3.cli import VERBS, parse
+from deeplabv3.config import ModelConfig
 from deeplabv3.data.labels import LabelSet
+from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.zoo import ALIASES, PUBLISHED
 from tests.conftest import REPOSITORY
 
@@ -15,9 +19,10 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
 def commands(page):
-    """Lines that begin with the command, without what follows a hash."""
+    """Lines that begin with the command, or with torchrun and hold it, without what follows a hash."""
     for line in page.read_text().splitlines():
-        words = shlex.split(line.strip(), comments=True) if re.match(r"\s+deeplabv3 [a-z]", line) else []
+        found = re.match(r"\s+(torchrun .*-m )?(deeplabv3 [a-z].*)", line)
+        words = shlex.split(found[2], comments=True) if found else []
         if words and words[1] in VERBS and "[--" not in line:
             yield words[1:]
 
@@ -52,6 +57,28 @@ def test_every_published_checkpoint_is_documented():
         else:
             assert f"`{name}` ({published.megabytes} MB)" in text
     assert f"{sum(item.data_set == 'Cityscapes' for item in PUBLISHED.values())} checkpoints of mmsegmentation" in text
+
+
+def test_what_travels_between_processes_is_computed():
+    text = (REPOSITORY / "docs/scaling.md").read_text()
+    for depth, width in itertools.product((18, 50, 101), (256, 512)):
+        wide = {"aspp_channels": 512, "aspp_projection": "3x3", "auxiliary_channels": 256} if width == 512 else {}
+        with torch.device("meta"):
+            model = DeepLabV3(ModelConfig(backbone=f"resnet{depth}", **wide))
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        layers = [module.num_features for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        forward, back = 2 * sum(layers) + len(layers), 2 * sum(layers)
+        shares = [2 * (processes - 1) / processes for processes in (2, 8, 64)]
+        gradients = [f"{4 * parameters * share / 1e6:.1f}" for share in (1, *shares)]
+        statistics = [f"{4 * (forward + back) * share / 1e3:,.0f}" for share in shares]
+        name = f"ResNet-{depth}, {width}"
+        assert f"| {' | '.join([name, f'{parameters:,}', *gradients])} |" in text
+        numbers = (f"{number:,}" for number in (len(layers), sum(layers), forward, back))
+        assert f"| {' | '.join([name, *numbers, *statistics, str(2 * len(layers))])} |" in text
+        if depth > 18:
+            speeds = (1.25e9, 12.5e9, 50e9, 450e9)
+            times = [", ".join(f"{4000 * parameters * share / speed:.3g}" for share in shares) for speed in speeds]
+            assert f"| {' | '.join([name, *times])} |" in text
 
 
 def test_label_set_of_the_documents_is_one():

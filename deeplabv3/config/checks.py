@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from deeplabv3.errors import InputError
 
 OUTPUT_STRIDES = (8, 16, 32)
-PRECISIONS = ("float32", "bfloat16", "auto")
+PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 MAX_SCALE = 100
 
 MAX_PIXELS = 2**25

@@ -32,7 +32,7 @@ class InferenceConfig:
         tile_size: Height and width of a sliding window, for frames larger than memory; null is the whole frame.
         tile_overlap: Pixels by which neighbouring windows overlap; null is a third of the window.
         device: auto, cpu, cuda, cuda:N or mps.
-        precision: float32, bfloat16 (convolutions only), or auto: bfloat16 where the device computes it natively.
+        precision: float32, bfloat16 or float16 (convolutions only), or auto: bfloat16 where the device has it natively.
     """
 
     output_stride: int | None = None

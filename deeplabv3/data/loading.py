@@ -19,7 +19,7 @@ from deeplabv3.data.frames import Frame, read_frame, read_sample
 from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.data.photometric import Matrix, draw_color
-from deeplabv3.data.sampling import ClassPixels, Key, batch_keys, num_batches
+from deeplabv3.data.sampling import ClassPixels, Key, batch_keys, num_batches, own_parts, part_size
 from deeplabv3.data.transforms import augment
 from deeplabv3.data.workers import Note, num_prefetched, read_by_workers
 
@@ -134,7 +134,7 @@ def train_batches(
     class_pixels: ClassPixels | None = None,
     pin_memory: bool = False,
 ) -> Generator[Batch]:
-    """The batches of some epochs, one after the other; the processes that read them start once.
+    """This process's parts of the batches of some epochs, one after the other; the processes that read start once.
 
     Args:
         samples: The frames.
@@ -151,14 +151,15 @@ def train_batches(
     """
     num_batches(len(samples), config)
     batches = chain.from_iterable(batch_keys(len(samples), config, epoch, class_pixels) for epoch in epochs)
+    parts = chain.from_iterable(own_parts(batch, config) for batch in islice(batches, first_batch, None))
     workers = config.num_workers or 0
     # Those that are made or wait to be taken, and the one that is copied; one to spare.
     num_places = num_prefetched(workers) + 2
-    shared = SharedBatches(num_places, config.batch_size, config.crop_size) if workers else None
+    shared = SharedBatches(num_places, part_size(config), config.crop_size) if workers else None
     reader = TrainReader(samples, label_set, config, shared)
     return read_by_workers(
         reader,
-        zip(cycle(range(num_places)), islice(batches, first_batch, None)),
+        zip(cycle(range(num_places)), parts),
         workers,
         received=partial(reader.batch, pin_memory=pin_memory),
         ahead=1,

@@ -12,6 +12,7 @@ from deeplabv3.config import TrainConfig
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.findings import LabelValues
 from deeplabv3.data.labels import LabelSet
+from deeplabv3.distributed import num_processes, rank
 from deeplabv3.errors import InputError
 
 _ORDER, _CLASSES = 0, 2  # which stream of random numbers a seed starts; 1 is the augmentation's
@@ -90,12 +91,12 @@ def num_batches(num_samples: int, config: TrainConfig) -> int:
     Raises:
         InputError: There are fewer samples than a batch takes.
     """
-    if num_samples < config.batch_size:
+    size = config.step_images
+    if num_samples < size:
         raise InputError(
-            f"batch_size is {config.batch_size} and the training split has {num_samples} images; "
-            f"give at most {num_samples}"
+            f"batch_size is {size} and the training split has {num_samples} images; give at most {num_samples}"
         )
-    return num_samples // config.batch_size
+    return num_samples // size
 
 
 def batch_keys(
@@ -105,5 +106,31 @@ def batch_keys(
 
     Args and Raises are those of `epoch_keys` and `num_batches`.
     """
-    keys, size = epoch_keys(num_samples, config, epoch, class_pixels), config.batch_size
+    keys, size = epoch_keys(num_samples, config, epoch, class_pixels), config.step_images
     return [keys[number * size : (number + 1) * size] for number in range(num_batches(num_samples, config))]
+
+
+def part_size(config: TrainConfig) -> int:
+    """Images that a process takes at once: a step's, split over the processes and over `accumulation`.
+
+    Raises:
+        InputError: They cannot be split evenly.
+    """
+    num_parts = num_processes() * config.accumulation
+    if config.step_images % num_parts:
+        raise InputError(
+            f"batch_size is {config.step_images} and is split over {num_processes()} processes with accumulation "
+            f"{config.accumulation}; give a multiple of {num_parts}"
+        )
+    return config.step_images // num_parts
+
+
+def own_parts(batch: Sequence[Key], config: TrainConfig) -> list[Sequence[Key]]:
+    """The parts of a batch that this process takes, one after the other; neighbours stay together.
+
+    Raises:
+        InputError: The batch cannot be split evenly.
+    """
+    size = part_size(config)
+    first = rank() * config.accumulation
+    return [batch[part * size : (part + 1) * size] for part in range(first, first + config.accumulation)]

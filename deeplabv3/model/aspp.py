@@ -64,7 +64,9 @@ class ImagePooling(nn.Module):
         height, width = x.shape[-2:]
         x = self.conv(x.mean(dim=(2, 3), keepdim=True))  # (N, out_channels, 1, 1)
         # One image is one value a channel, of which there is no variance: it is normalised by the running statistics.
-        x = self._normalise_one(x) if self.training and x.shape[0] == 1 else self.bn(x)
+        # Not so where statistics are those of all processes.
+        is_one = self.training and x.shape[0] == 1 and isinstance(self.bn, nn.BatchNorm2d)
+        x = self._normalise_one(x) if is_one else self.bn(x)
         return F.relu(x).expand(-1, -1, height, width)  # (N, out_channels, h, w)
 
     def _normalise_one(self, x: Tensor) -> Tensor:

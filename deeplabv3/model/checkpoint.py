@@ -1,6 +1,6 @@
 """The checkpoint: one `.safetensors` file that holds all of a run, is written at once or not at all, and is verified.
 
-    tensors     "model/<name>", "optimizer/<name>", "random/<device>"
+    tensors     "model/<name>", "optimizer/<name>", and if the run has them "average/<name>", "scaler/<name>"
     metadata    "format"  "deeplabv3"
                 "version" "1"
                 "record"  JSON: model, labels, config, progress, history, versions
@@ -137,7 +137,7 @@ def model_from(checkpoint: Checkpoint, *, output_stride: int | None = None) -> t
         config = config.at_output_stride(output_stride)
     with torch.random.fork_rng(devices=[]):  # loading a model leaves the caller's random numbers as they were
         model = DeepLabV3(config)
-    load_weights(model, checkpoint)
+    load_weights(model, checkpoint, used_weights(checkpoint))
     return model.eval(), labels
 
 
@@ -163,13 +163,18 @@ def label_set_of(checkpoint: Checkpoint) -> LabelSet:
     return LabelSet.from_dict(checkpoint.record["labels"])
 
 
-def load_weights(model: DeepLabV3, checkpoint: Checkpoint) -> None:
-    """Copy a checkpoint's weights and batch norm statistics into a model.
+def used_weights(checkpoint: Checkpoint) -> str:
+    """The part of a checkpoint that its network is used with: the moving average, if its run kept one."""
+    return "average/" if checkpoint.part("average/") else "model/"
+
+
+def load_weights(model: DeepLabV3, checkpoint: Checkpoint, part: str = "model/") -> None:
+    """Copy a part of a checkpoint, weights and batch norm statistics, into a model.
 
     Raises:
         CheckpointError: Names or shapes differ; the message lists which.
     """
-    theirs = checkpoint.part("model/")
+    theirs = checkpoint.part(part)
     faults = differences(model.state_dict(), theirs)
     if faults:
         raise CheckpointError(f"{checkpoint.path} belongs to another model: {faults}; give a checkpoint of this one")

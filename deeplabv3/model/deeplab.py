@@ -62,6 +62,20 @@ class DeepLabV3(nn.Module):
             if isinstance(module, nn.BatchNorm2d) and module.eps == BATCH_NORM_EPS:
                 module.eps = config.batch_norm_eps
 
+    def set_output_stride(self, output_stride: int) -> None:
+        """Run on another grid from here on, with the same weights.
+
+        Raises:
+            InputError: This network has no such stride.
+        """
+        config = self.config.at_output_stride(output_stride)
+        with torch.device("meta"):
+            other = DeepLabV3(config)
+        for ours, theirs in zip(self.modules(), other.modules(), strict=True):
+            if isinstance(ours, nn.Conv2d) and isinstance(theirs, nn.Conv2d):
+                ours.stride, ours.padding, ours.dilation = theirs.stride, theirs.padding, theirs.dilation
+        self.config = config
+
     def forward(self, image: Tensor) -> Tensor:
         """Segment a batch of images of one size.
 

@@ -53,8 +53,10 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
     Args:
         device: Where.
-        precision: float32, bfloat16, or auto: bfloat16 where `has_native_bfloat16`.
+        precision: float32, bfloat16, float16, or auto: bfloat16 where `has_native_bfloat16`.
     """
+    if precision == "float16":
+        return torch.autocast(device.type, torch.float16)
     if precision == "bfloat16" or (precision == "auto" and has_native_bfloat16(device)):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deeplabv3.config import ModelConfig
+from deeplabv3.model.recompute import through
 from deeplabv3.model.resnet import Features
 
 BATCH_NORM_EPS, BATCH_NORM_MOMENTUM = 1e-3, 0.01
@@ -131,6 +132,7 @@ class MobileNetV3(nn.Sequential):
         out_channels: Channels of the features.
         low_level_channels: Channels at stride 4.
         auxiliary_channels: Channels of the features that torchvision's auxiliary head reads.
+        recompute: Whether layers are computed again on the way back, to save memory.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -145,6 +147,7 @@ class MobileNetV3(nn.Sequential):
         layers.append(ConvNormAct(channels, OUT_CHANNELS, activation=nn.Hardswish()))
         super().__init__(*layers)
         self.out_channels = OUT_CHANNELS
+        self.recompute = False
         self.low_level_channels = ROWS[LOW_LEVEL - 1].out_channels
         self.auxiliary_channels = ROWS[AUXILIARY - 1].out_channels
         for module in self.modules():
@@ -157,7 +160,7 @@ class MobileNetV3(nn.Sequential):
         """Normalised float pixels `(N, 3, H, W)` to features, the last ones `(N, 960, ceil(H / S), ceil(W / S))`."""
         taken = []
         for layer in self:
-            x = layer(x)
+            x = through(layer, x, recompute=self.recompute)
             taken.append(x)
         return Features(taken[LOW_LEVEL], taken[AUXILIARY], taken[-1])
 

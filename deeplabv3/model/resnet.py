@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deeplabv3.config import CONVS_OF_BLOCK, NUM_BLOCKS, ModelConfig
+from deeplabv3.model.recompute import through
 
 BlockRates = tuple[int, int]
 """Rate of a block's strided 3x3 convolution, and of a 3x3 convolution behind it (only `BasicBlock` has one)."""
@@ -169,6 +170,7 @@ class ResNet(nn.Module):
         out_channels: Channels of the features.
         low_level_channels: Channels after the first stage.
         auxiliary_channels: Channels after the stage before the last.
+        recompute: Whether blocks are computed again on the way back, to save memory.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -181,6 +183,7 @@ class ResNet(nn.Module):
             self.conv1 = nn.Conv2d(3, config.width, 7, stride=2, padding=3, bias=False)
             self.bn1 = nn.BatchNorm2d(config.width)
         self.is_deep = config.stem == "deep"
+        self.recompute = False
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         in_channels, stages = config.width, []
         for stage, rates in enumerate(self.rates):
@@ -220,6 +223,11 @@ class ResNet(nn.Module):
     def features(self, x: Tensor) -> Features:
         """`forward`, and what the network computes on the way."""
         x = self.stem(x) if self.is_deep else F.relu(self.bn1(self.conv1(x)), inplace=True)  # (N, width, H / 2, W / 2)
-        low_level = self.layer1(self.maxpool(x))  # (N, C / 8, H / 4, W / 4)
-        auxiliary = self.layer3(self.layer2(low_level))  # (N, C / 2, h, w)
-        return Features(low_level, auxiliary, self.layer4(auxiliary))  # (N, C, H / S, W / S)
+        low_level = self._stage(self.layer1, self.maxpool(x))  # (N, C / 8, H / 4, W / 4)
+        auxiliary = self._stage(self.layer3, self._stage(self.layer2, low_level))  # (N, C / 2, h, w)
+        return Features(low_level, auxiliary, self._stage(self.layer4, auxiliary))  # (N, C, H / S, W / S)
+
+    def _stage(self, stage: nn.Sequential, x: Tensor) -> Tensor:
+        for block in stage:
+            x = through(block, x, recompute=self.recompute)
+        return x

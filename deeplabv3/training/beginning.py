@@ -3,23 +3,109 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from deeplabv3.config import ModelConfig, TrainConfig
+from deeplabv3.data.cityscapes import Sample
+from deeplabv3.data.frames import label_set_of as label_set_of_data
 from deeplabv3.data.labels import LabelSet
+from deeplabv3.data.sampling import ClassPixels, class_pixels, num_batches, part_size
 from deeplabv3.data.workers import default_num_workers
+from deeplabv3.distributed import ending_together, is_first, local_rank
 from deeplabv3.errors import CheckpointError, InputError
-from deeplabv3.model.checkpoint import Checkpoint, differences, label_set_of, model_config_of, read_checkpoint
+from deeplabv3.files import require_writable
+from deeplabv3.model.checkpoint import (
+    Checkpoint,
+    differences,
+    label_set_of,
+    model_config_of,
+    read_checkpoint,
+    used_weights,
+)
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.device import choose_device
 from deeplabv3.model.load import open_checkpoint
 from deeplabv3.model.pretrained import backbone_file, load_backbone
-from deeplabv3.records import to_record
-from deeplabv3.training.state import RunPaths, changes
+from deeplabv3.records import from_record, to_record
+from deeplabv3.training.fitting import largest_batch
+from deeplabv3.training.frames import sound_frames
+from deeplabv3.training.state import RunPaths, changes, describe_epoch
 
 CLASSIFIERS = ("classifier.", "auxiliary_head.2.")
 """The convolutions whose channels are the classes."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose every option was looked at.
+
+    Attributes:
+        config: Completed: nothing in it is left to be chosen.
+        device: Where this process trains.
+        label_set: What is trained.
+        paths: Where its files are.
+        train_samples: Frames to learn from.
+        val_samples: Frames to be scored on.
+        shown: What the training frames show, where the run depends on it.
+        steps_per_epoch: Steps that an epoch has.
+        epoch_content: What an epoch is made from, in words.
+        start: The checkpoint to go on from; None for a new run.
+    """
+
+    config: TrainConfig
+    device: torch.device
+    label_set: LabelSet
+    paths: RunPaths
+    train_samples: list[Sample]
+    val_samples: list[Sample]
+    shown: ClassPixels | None
+    steps_per_epoch: int
+    epoch_content: str
+    start: Checkpoint | None
+
+
+def set_up(config: TrainConfig) -> Run:
+    """Find out everything that can be wrong with a run, before anything is written.
+
+    Raises:
+        InputError: Something is; in all processes of the run.
+    """
+    with ending_together():
+        device = choose_device(config.device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # several processes exchange their gradients there
+        labels = label_set_of_data(config.data_dir, config.labels)
+        label_set = labels.without(config.ignored_classes)
+        for folder in RunPaths(config).folders if is_first() else ():
+            require_writable(folder)
+    for is_mine in (local_rank() == 0, local_rank() > 0):  # one process of a machine looks at all files, others recall
+        with ending_together():
+            if is_mine:
+                train_samples, val_samples, label_values = sound_frames(config, labels)
+    with ending_together():
+        shown = class_pixels(train_samples, label_values, label_set) if config.needs_class_pixels else None
+        config = completed(config, label_set, device)
+        part_size(config)
+        steps_per_epoch = num_batches(len(train_samples), config)
+        epoch_content = describe_epoch(train_samples, config, steps_per_epoch)
+        paths = RunPaths(config, steps_per_epoch)
+        start = checkpoint_to_resume(paths, config, label_set, epoch_content)
+        for phase in config.phases:
+            config.model.at_output_stride(phase.output_stride or config.model.output_stride)
+    return Run(
+        config,
+        device,
+        label_set,
+        paths,
+        train_samples,
+        val_samples,
+        shown,
+        steps_per_epoch,
+        epoch_content,
+        start,
+    )
 
 
 def completed(config: TrainConfig, label_set: LabelSet, device: torch.device) -> TrainConfig:
@@ -45,9 +131,11 @@ def completed(config: TrainConfig, label_set: LabelSet, device: torch.device) ->
             )
         last = RunPaths(config).last  # a run that goes on needs the file no more that it began with
         begun = read_checkpoint(last) if config.resume and last.exists() else open_checkpoint(config.weights)
-        model = replace(model_config_of(begun), dropout=model.dropout)
+        network = model_config_of(begun) if begun.path != last else from_record(ModelConfig, begun.record["config"])
+        model = replace(network, dropout=model.dropout)
     model = replace(model, num_classes=label_set.num_classes)
-    return replace(config, model=model, num_workers=workers)
+    config = replace(config, model=model, num_workers=workers)
+    return replace(config, batch_size=largest_batch(config, device)) if config.batch_size == "auto" else config
 
 
 def checkpoint_to_resume(
@@ -82,7 +170,7 @@ def checkpoint_to_resume(
     changed = changes(checkpoint.record["config"], config)
     if before != epoch_content:
         changed = ", ".join(filter(None, [f"an epoch of {before} -> {epoch_content}", changed]))
-    if changed:
+    if changed and is_first():
         print(f"note: the run goes on with other values than it began with: {changed}", file=sys.stderr)
     return checkpoint
 
@@ -101,7 +189,7 @@ def load_initial_weights(model: DeepLabV3, config: TrainConfig, label_set: Label
             load_backbone(model.backbone, backbone_file(config.model.backbone, config.backbone_weights))
         return
     checkpoint = open_checkpoint(config.weights)
-    theirs, ours = checkpoint.part("model/"), model.state_dict()
+    theirs, ours = checkpoint.part(used_weights(checkpoint)), model.state_dict()
     before = label_set_of(checkpoint)
     if before.names != label_set.names:
         theirs |= {name: value for name, value in ours.items() if name.startswith(CLASSIFIERS)}

@@ -9,6 +9,7 @@ from deeplabv3.config import CheckConfig, TrainConfig
 from deeplabv3.data.cityscapes import Sample, find_labelled
 from deeplabv3.data.findings import LabelValues
 from deeplabv3.data.labels import LabelSet
+from deeplabv3.distributed import is_first
 from deeplabv3.errors import DatasetError
 from deeplabv3.report.defects import checked, defect_list
 
@@ -56,5 +57,7 @@ def sound_samples(
 
 
 def _tell_skipped(defects: str, left: Sequence[tuple[str, int]]) -> None:
+    if not is_first():
+        return
     frames = " and ".join(f"{number:,} {split}" for split, number in left)
     print(f"{defects}\nnote: these files are left out; {frames} frames remain", file=sys.stderr)

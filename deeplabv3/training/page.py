@@ -18,33 +18,25 @@ from deeplabv3.records import default_record, to_record, to_words
 from deeplabv3.report.curves import History
 from deeplabv3.report.page import Options, write_page
 from deeplabv3.report.worst import ShownFrame, lowest
+from deeplabv3.training.beginning import Run
 
 NUM_WORST = 6
 
 
-def write_run_page(
-    folder: Path,
-    model: DeepLabV3,
-    scores: Scores,
-    history: History,
-    config: TrainConfig,
-    label_set: LabelSet,
-    samples: Sequence[Sample],
-) -> None:
+def write_run_page(folder: Path, model: DeepLabV3, scores: Scores, history: History, run: Run) -> None:
     """Write the page of a run.
 
     Args:
         folder: Where to.
-        model: As training left it.
+        model: What training has made.
         scores: Of its last validation.
         history: An entry an epoch.
-        config: What was asked for.
-        label_set: Its classes.
-        samples: The frames that were validated.
+        run: What was asked for.
 
     Raises:
         InputError: A frame cannot be read any more, or the page cannot be written.
     """
+    config = run.config
     # What follows from the data set, the machine or a resumption is not typed, and a new run needs a new folder.
     model_config = replace(config.model, num_classes=ModelConfig().num_classes)
     typed = replace(
@@ -64,7 +56,7 @@ def write_run_page(
         history=history,
         options=[Options("Training", default_record(TrainConfig), to_record(config))],
         command=shlex.join(["deeplabv3", "train", *to_words(typed, ["data_dir", "run_dir"])]),
-        worst=_worst(model.eval(), scores, config, label_set, samples),
+        worst=_worst(model.eval(), scores, config, run.label_set, run.val_samples),
     )
 
 

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from deeplabv3 import __version__
-from deeplabv3.config import TrainConfig
+from deeplabv3.config import ModelConfig, TrainConfig
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.model.checkpoint import SUFFIX, Checkpoint, load_weights
-from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.records import default_record, to_record
+from deeplabv3.records import default_record, from_record, to_record
 from deeplabv3.report.curves import History, plot_losses, write_log, write_losses
 from deeplabv3.report.page import PAGE, pictures_in
-from deeplabv3.training.schedule import num_epochs, phase_of_epoch
+from deeplabv3.training.learner import Learner
+from deeplabv3.training.schedule import num_epochs, phase_at
 
 PLACES = ("data_dir", "run_dir", "checkpoint_dir", "losses_dir")
 """Options that say where a run is and nothing about what it computes."""
@@ -36,7 +36,9 @@ class Position:
         epoch: Epochs that are finished, validation included.
         batch: Batches of the epoch under way that are done.
         loss_sum: Of the losses of those batches.
-        num_skipped: Batches of the epoch under way without any labelled pixel, which updated nothing.
+        num_skipped: Batches of the epoch under way that updated nothing: without any labelled pixel, or float16
+            overflowed.
+        num_overflows: Steps in a row until now in which float16 overflowed.
         best_miou: The best validation so far.
         history: An entry for each finished epoch.
     """
@@ -45,14 +47,26 @@ class Position:
     batch: int = 0
     loss_sum: float = 0.0
     num_skipped: int = 0
+    num_overflows: int = 0
     best_miou: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def advance(self, loss: float | None) -> None:
+    @property
+    def mean_loss(self) -> float:
+        """Over the batches of the epoch under way that updated something; 0 before the first."""
+        return self.loss_sum / max(1, self.batch - self.num_skipped)
+
+    @property
+    def best_so_far(self) -> float:
+        """The best validation mIoU, below all that there are before the first."""
+        return -1.0 if self.best_miou is None else self.best_miou
+
+    def advance(self, loss: float | None, *, has_overflowed: bool = False) -> None:
         """Count a batch: its loss, or None where it updated nothing."""
         self.batch += 1
         self.loss_sum += loss or 0.0
         self.num_skipped += loss is None
+        self.num_overflows = self.num_overflows + 1 if has_overflowed else 0
 
 
 class RunPaths:
@@ -62,6 +76,7 @@ class RunPaths:
         run_dir: Holds the two files below.
         config: `config.yaml`, what was asked for.
         log: `log.jsonl`, what was reached.
+        events: What TensorBoard reads, if it is asked for.
         checkpoint_dir: All checkpoints.
         report_dir: The page of the finished run.
         losses_dir: Holds the two files below, and plots under the checkpoints' names if it is a folder for them alone.
@@ -69,13 +84,19 @@ class RunPaths:
         plot: `losses.png`, the newest.
         last: The newest state of the run, which `resume` reads.
         best: The state with the best validation mIoU.
+
+    Args:
+        config: The run.
+        steps_per_epoch: Steps that an epoch has; only `stem`, `kept`, `plots` and `existing` ask for it.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, steps_per_epoch: int = 1) -> None:
         self._options = config
+        self._steps_per_epoch = steps_per_epoch
         self.run_dir = config.run_dir
         self.config = config.run_dir / "config.yaml"
         self.log = config.run_dir / "log.jsonl"
+        self.events = config.run_dir / "tensorboard"
         self.checkpoint_dir = config.checkpoint_dir or config.run_dir / "checkpoints"
         self.report_dir = config.run_dir / "report"
         self.losses_dir = config.losses_dir or config.run_dir
@@ -84,10 +105,15 @@ class RunPaths:
         self.last = self.checkpoint_dir / f"last{SUFFIX}"
         self.best = self.checkpoint_dir / f"best{SUFFIX}"
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Those that a run makes."""
+        return self.run_dir, self.checkpoint_dir, self.losses_dir
+
     def stem(self, epoch: int) -> str:
         """The configured name of what is kept after `epoch` epochs."""
         config = self._options
-        phase = phase_of_epoch(epoch - 1, config.phases)
+        phase = config.phases[phase_at((epoch - 1) * self._steps_per_epoch, config.phases, self._steps_per_epoch)]
         return config.checkpoint_name.format(epoch=epoch, lr=phase.learning_rate, wd=config.weight_decay)
 
     def kept(self, epoch: int) -> Path:
@@ -100,10 +126,10 @@ class RunPaths:
 
     def existing(self) -> list[Path]:
         """The files that the run would write and that are there already."""
-        epochs = range(1, num_epochs(self._options.phases) + 1)
+        epochs = range(1, num_epochs(self._options.phases, self._steps_per_epoch) + 1)
         later = [path for epoch in epochs for path in (self.kept(epoch), *self.plots(epoch))]
         pages = (self.report_dir / PAGE, *pictures_in(self.report_dir))
-        files = (self.last, self.best, self.config, self.log, self.losses, *pages, *later)
+        files = (self.last, self.best, self.config, self.log, self.losses, self.events, *pages, *later)
         return [path for path in files if path.exists()]
 
 
@@ -135,59 +161,71 @@ def config_yaml(config: TrainConfig) -> str:
 def describe_epoch(samples: Sequence[Sample], config: TrainConfig, steps_per_epoch: int) -> str:
     """What the batches of an epoch are made from, in words that differ when it does."""
     names = hashlib.sha256("\n".join(sample.name for sample in samples).encode()).hexdigest()
-    return f"{steps_per_epoch} steps of {config.batch_size} from {len(samples)} images (names {names[:8]})"
+    return f"{steps_per_epoch} steps of {config.step_images} from {len(samples)} images (names {names[:8]})"
 
 
 def changes(before: Mapping[str, Any], config: TrainConfig) -> str:
     """Which values of a run's record differ from a configuration, in words; places and readers do not count."""
     now = to_record(config)
-    before = {**default_record(TrainConfig), **before}  # what a run's version did not know yet, it did as by default
+    # What a run's version did not know yet, it did as by default.
+    before = to_record(from_record(TrainConfig, {**default_record(TrainConfig), **before}))
     same_run = {*PLACES, "resume", "num_workers", "worker_timeout_seconds", "device", "report", "skip_bad"}
+    same_run |= {"tensorboard", "compile", "recompute"}
     names = [name for name in now if name not in same_run and before.get(name) != now[name]]
     return ", ".join(f"{name} {before.get(name)} -> {now[name]}" for name in names)
 
 
-def state_tensors(model: DeepLabV3, optimizer: torch.optim.Optimizer, device: torch.device) -> dict[str, Tensor]:
-    """All that a run's future depends on, besides its `Position`: weights, statistics, momentum, random states."""
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        momentum = optimizer.state[parameter].get("momentum_buffer")
+def state_tensors(learner: Learner) -> dict[str, Tensor]:
+    """All that a run's future depends on, besides its `Position`: weights, statistics, momentum, average, scale.
+
+    Random numbers are not among it: each follows from the seed and from where it is used.
+    """
+    tensors = {f"model/{name}": value for name, value in learner.model.state_dict().items()}
+    for name, parameter in learner.model.named_parameters():
+        momentum = learner.optimizer.state[parameter].get("momentum_buffer")
         if momentum is not None:
             tensors[f"optimizer/{name}"] = momentum
-    tensors["random/cpu"] = torch.get_rng_state()
-    if device.type == "cuda":
-        tensors["random/cuda"] = torch.cuda.get_rng_state(device)
-    if device.type == "mps":
-        tensors["random/mps"] = torch.mps.get_rng_state()
+    if learner.average is not None:
+        tensors |= {f"average/{name}": value for name, value in learner.average.state_dict().items()}
+        tensors["average_state/num_averaged"] = torch.tensor(learner.num_averaged)
+    if learner.scaler is not None:
+        scaler = learner.scaler.state_dict()
+        tensors["scaler/scale"] = torch.tensor(scaler["scale"])
+        tensors["scaler/growth_tracker"] = torch.tensor(scaler["_growth_tracker"])
     return tensors
 
 
-def restore(
-    checkpoint: Checkpoint, model: DeepLabV3, optimizer: torch.optim.Optimizer, device: torch.device
-) -> Position:
+def restore(checkpoint: Checkpoint, learner: Learner) -> Position:
     """The inverse of `state_tensors` and `state_record`.
+
+    An average or a scale that the checkpoint does not have, since its run had none, begins here.
 
     Raises:
         CheckpointError: The checkpoint belongs to another model.
     """
-    load_weights(model, checkpoint)
-    parameters = dict(model.named_parameters())
+    load_weights(learner.model, checkpoint)
+    parameters = dict(learner.model.named_parameters())
     for name, momentum in checkpoint.part("optimizer/").items():
         layout = torch.empty_like(parameters[name])  # the buffer takes the memory order of its weights
-        optimizer.state[parameters[name]]["momentum_buffer"] = layout.copy_(momentum)
-    states = checkpoint.part("random/")
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
-    if device.type == "mps" and "mps" in states:
-        torch.mps.set_rng_state(states["mps"])
+        learner.optimizer.state[parameters[name]]["momentum_buffer"] = layout.copy_(momentum)
+    if learner.average is not None:
+        has_average = "average_state/num_averaged" in checkpoint.tensors
+        load_weights(learner.average, checkpoint, "average/" if has_average else "model/")
+        learner.num_averaged = int(checkpoint.tensors["average_state/num_averaged"]) if has_average else 0
+    if learner.scaler is not None and "scaler/scale" in checkpoint.tensors:
+        scale, growth_tracker = (checkpoint.tensors[f"scaler/{name}"].item() for name in ("scale", "growth_tracker"))
+        learner.scaler.load_state_dict(
+            {**learner.scaler.state_dict(), "scale": scale, "_growth_tracker": growth_tracker}
+        )
     return Position(**checkpoint.record["position"])
 
 
-def state_record(config: TrainConfig, label_set: LabelSet, position: Position, epoch_content: str) -> dict[str, Any]:
-    """The JSON part of a checkpoint."""
+def state_record(
+    config: TrainConfig, model: ModelConfig, label_set: LabelSet, position: Position, epoch_content: str
+) -> dict[str, Any]:
+    """The JSON part of a checkpoint; `model` is what the network is in the phase under way."""
     return {
-        "model": to_record(config.model),
+        "model": to_record(model),
         "labels": label_set.to_dict(),
         "config": to_record(config),
         "position": asdict(position),

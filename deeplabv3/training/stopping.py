@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
+from deeplabv3.distributed import everyones, num_processes
+
 _NOTE = b"\nstopping after this step and saving; press Ctrl-C again to stop without saving\n"
 
 
@@ -57,7 +59,7 @@ class StopSignals:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._saving:
             return
-        if self._immediate:
+        if self._immediate and num_processes() == 1:  # several have to leave validation in the same place
             self._number = number
             raise Stopped(number)
         if self._number == number == signal.SIGINT:
@@ -65,14 +67,30 @@ class StopSignals:
         self._number = number
         os.write(2, _NOTE)  # print is not safe here: it may be what was interrupted
 
-    def check(self) -> None:
-        """Stop here if a signal came.
+    @property
+    def number(self) -> int:
+        """The signal that came to this process, or 0."""
+        return self._number or 0
+
+    def raise_if(self, number: int) -> None:
+        """Stop here if a signal came to any process.
+
+        Args:
+            number: That signal, or 0.
 
         Raises:
             Stopped: One did.
         """
-        if self._number is not None:
-            raise Stopped(self._number)
+        if number:
+            raise Stopped(number)
+
+    def check(self) -> None:
+        """Stop here if a signal came; all processes have to ask.
+
+        Raises:
+            Stopped: One did, to any of them.
+        """
+        self.raise_if(int(max(number for (number,) in everyones([self.number]))))
 
     def save_undisturbed(self) -> None:
         """From here on signals are not heard: the run is being saved because of one."""

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
-from deeplabv3.data.batches import Batch
+from deeplabv3.distributed import num_processes
+from deeplabv3.training.step import Step
 
 
 class Stopwatch:
@@ -19,14 +20,14 @@ class Stopwatch:
         self.num_images = 0
         self.num_batches = 0
 
-    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The same batches; the watch stands still once they are used up."""
+    def timed(self, steps: Iterable[Step]) -> Iterator[Step]:
+        """The same steps; the watch stands still once they are used up."""
         asked = self._start
-        for batch in batches:
+        for step in steps:
             self.waiting_seconds += time.perf_counter() - asked
-            self.num_images += len(batch.names)
+            self.num_images += num_processes() * sum(len(part.names) for part in step.parts)
             self.num_batches += 1
-            yield batch
+            yield step
             asked = time.perf_counter()
         self.seconds = asked - self._start
 

@@ -9,7 +9,7 @@ import torch
 
 from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.model.checkpoint import digest, read_checkpoint
-from deeplabv3.training import loop
+from deeplabv3.training import beginning, loop, step
 from deeplabv3.training.loop import train
 from deeplabv3.training.state import RunPaths
 from tests.conftest import make_config
@@ -46,7 +46,7 @@ def final_state(config):
 def unchecked(monkeypatch):
     """Frames as they are, for what is wrong only after the check."""
     monkeypatch.setattr(
-        loop,
+        beginning,
         "sound_frames",
         lambda config, _: (*(find_samples(config.data_dir, split) for split in ("train", "val")), {}),
     )
@@ -56,14 +56,14 @@ def unchecked(monkeypatch):
 def stop_at(monkeypatch):
     """Send a signal to this process in the n-th training step, counted from 1."""
 
-    def arrange(step: int, number: int = signal.SIGINT) -> None:
-        real, count = loop.train_step, 0
+    def arrange(which: int, number: int = signal.SIGINT) -> None:
+        real, count = step.train_step, 0
 
         def step_and_signal(*arguments):
             nonlocal count
             count += 1
             loss = real(*arguments)
-            if count == step:
+            if count == which:
                 os.kill(os.getpid(), number)
             return loss
 

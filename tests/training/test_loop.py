@@ -25,11 +25,12 @@ from deeplabv3.evaluation.scores import scores_from
 from deeplabv3.files import write_whole
 from deeplabv3.model.checkpoint import digest, read_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.device import place
-from deeplabv3.training import loop
-from deeplabv3.training.loop import train, train_step
+from deeplabv3.training import loop, validation
+from deeplabv3.training.learner import enter_phase, make_learner
+from deeplabv3.training.loop import train
 from deeplabv3.training.schedule import learning_rate
 from deeplabv3.training.state import PLACES, RunPaths
+from deeplabv3.training.step import single_step, train_step
 from tests.conftest import PHASES, make_config, write_frame
 from tests.training.conftest import CPU, final_state
 
@@ -179,7 +180,7 @@ def test_diverged_run_is_one_error(train_config):
 
 def test_validation_without_a_number_is_recorded(train_config, monkeypatch, capsys):
     nothing = scores_from(no_counts(CITYSCAPES), CITYSCAPES, loss=float("inf"))
-    monkeypatch.setattr(loop, "score_model", lambda *_, **__: nothing)
+    monkeypatch.setattr(validation, "score_model", lambda *_, **__: nothing)
     history = train(replace(train_config, phases=train_config.phases[1:]))
     assert (history[0]["val_loss"], history[0]["miou"]) == (None, None)
     assert "validation loss nan, mIoU - %" in capsys.readouterr().out
@@ -230,14 +231,20 @@ def test_own_folders_and_names(train_config, tmp_path):
     assert {path.name for path in (tmp_path / "l").iterdir()} == {"losses.csv", "losses.png", f"{kept}.png"}
 
 
+def learner_of(model, config):
+    """Around a network, as a run begins."""
+    learner = make_learner(model, config, CPU)
+    enter_phase(learner, config.phases[0], config)
+    return learner
+
+
 def test_all_ignored_batch_updates_nothing(tiny_config, train_config):
     torch.manual_seed(0)
-    model = DeepLabV3(tiny_config).train()
-    before = digest(model.state_dict(), "")
+    learner = learner_of(DeepLabV3(tiny_config), train_config)
+    before = digest(learner.model.state_dict(), "")
     batch = Batch(torch.zeros(2, 3, 20, 20, dtype=torch.uint8), torch.full((2, 20, 20), IGNORE_INDEX), ("a", "b"))
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=1.0)
-    assert train_step(model, optimizer, batch, 1.0, 0, CPU, train_config) is None
-    assert digest(model.state_dict(), "") == before
+    assert train_step(learner, single_step(batch), 1.0, 0, train_config).value() is None
+    assert digest(learner.model.state_dict(), "") == before
 
 
 def test_run_with_only_ignored_pixels_is_finite(unchecked, train_config, tmp_path, rng):
@@ -254,20 +261,22 @@ def test_run_with_only_ignored_pixels_is_finite(unchecked, train_config, tmp_pat
 @pytest.mark.parametrize("where", ["weight", "gradient"])
 def test_non_finite_numbers_stop_before_the_update(tiny_config, train_config, where):
     torch.manual_seed(0)
-    model = DeepLabV3(tiny_config).train()
+    learner = learner_of(DeepLabV3(tiny_config), train_config)
+    model = learner.model
     if where == "weight":
         with torch.no_grad():
             model.classifier.bias[3] = float("nan")
     else:
         model.classifier.weight.register_hook(lambda gradient: gradient * float("inf"))
+    momentum = [state["momentum_buffer"] for state in learner.optimizer.state.values()]
     weights = digest({name: value for name, value in model.named_parameters() if "bias" not in name}, "")
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
     batch = Batch(torch.zeros(2, 3, 20, 20, dtype=torch.uint8), torch.zeros(2, 20, 20), ("street_a", "street_b"))
     what = "loss is nan" if where == "weight" else "norm of the gradient is"
     with pytest.raises(NonFiniteError, match=rf"step 7: the {what}.*street_a, street_b"):
-        train_step(model, optimizer, batch, 1.0, 7, CPU, train_config)
+        train_step(learner, single_step(batch), 1.0, 7, train_config).value()
     assert digest({name: value for name, value in model.named_parameters() if "bias" not in name}, "") == weights
-    assert not optimizer.state
+    assert len(momentum) > 60
+    assert not any(buffer.any() for buffer in momentum)
 
 
 def test_golden_losses(streets, tmp_path, golden):
@@ -283,14 +292,13 @@ def test_golden_losses(streets, tmp_path, golden):
             if parameter.ndim == 4:
                 scale = (2 / parameter[0].numel()) ** 0.5
                 parameter.copy_(torch.from_numpy(generator.standard_normal(parameter.shape) * scale))
-    model = place(model, CPU)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4, fused=True)
+    learner = learner_of(model, config)
     samples = find_samples(streets, "train")
     losses = []
     stream = train_batches(samples, CITYSCAPES, config, range(10))
     for step, batch in enumerate(stream):
         rate = learning_rate(step, PHASES, 2) or 0.005
-        losses.append(train_step(model, optimizer, batch, rate, step, CPU, config))
+        losses.append(train_step(learner, single_step(batch), rate, step, config).value())
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
     golden("losses.txt", "".join(f"{step} {loss:.10f}\n" for step, loss in enumerate(losses)))
 

@@ -1,0 +1,80 @@
+"""How many images a step can have: found by trial on the accelerator itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from deeplabv3.config import TrainConfig
+from deeplabv3.data.batches import Batch
+from deeplabv3.distributed import everyones, num_processes
+from deeplabv3.errors import InputError
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.training.learner import enter_phase, make_learner
+from deeplabv3.training.step import single_step, train_step
+
+MAX_PART = 1024
+"""Images at once that are not exceeded, whatever the memory."""
+
+
+def largest_batch(config: TrainConfig, device: torch.device) -> int:
+    """The most images a step that the memory of every process takes, in the phase that needs most.
+
+    Args:
+        config: The run, with its network; `batch_size` is not looked at.
+        device: An accelerator.
+
+    Raises:
+        InputError: It is none, since a system pretends to have more main memory than it has; or not even a part of the
+            least size fits.
+    """
+    if device.type == "cpu":
+        raise InputError(
+            "batch_size is auto, which tries out an accelerator's memory, and device is cpu; give a number"
+        )
+    part = largest_that(lambda images: fits(images, config, device), MAX_PART)
+    part = int(min(number for (number,) in everyones([part])))
+    if part == 0:
+        height, width = config.crop_size
+        raise InputError(
+            f"the memory of {device} is too small for one crop of {height}x{width}; lower crop_size, add --recompute, "
+            "or choose a smaller backbone"
+        )
+    return part * num_processes() * config.accumulation
+
+
+def largest_that(is_possible: Callable[[int], bool], limit: int) -> int:
+    """The largest number up to `limit` that is possible, where all below a possible one are; 0 if none is."""
+    low, high = 0, 1
+    while high <= limit and is_possible(high):
+        low, high = high, 2 * high
+    high = min(high, limit + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if is_possible(middle) else (low, middle)
+    return low
+
+
+def fits(images: int, config: TrainConfig, device: torch.device) -> bool:
+    """Whether two updates of the weights from so many images at once fit into a device's memory, in every phase."""
+    height, width = config.crop_size
+    image = torch.zeros(images, height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)  # (N, 3, H, W)
+    label = torch.zeros(images, height, width, dtype=torch.uint8)  # (N, H, W)
+    step = single_step(Batch(image, label, ("trial",) * images))
+    # A step that changes nothing: what is tried is memory.
+    config = replace(config, precision=config.precision, compile=False)
+    try:
+        for phase in config.phases:
+            learner = make_learner(DeepLabV3(config.model), config, device)
+            enter_phase(learner, phase, config)
+            for number in range(2):
+                train_step(learner, step, 0.0, number, config).value()
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        learner = None  # type: ignore[assignment]  # before the cache can be emptied
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return True

@@ -1,0 +1,238 @@
+"""One update of the weights, from the parts of a batch.
+
+A batch is split over the processes, and within each of them into as many parts as `accumulation` says. The loss of the
+batch is the sum of the parts' losses, each times its share of the batch's labelled pixels (with weights of classes, of
+their sum): for cross-entropy that is the mean over the whole batch, however it was split. Hard pixels, Dice and Lovasz
+look at one part at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from deeplabv3.config import TrainConfig
+from deeplabv3.data.batches import Batch
+from deeplabv3.data.labels import IGNORE_INDEX
+from deeplabv3.data.photometric import recolored
+from deeplabv3.distributed import everyones, gather, num_processes, rank
+from deeplabv3.errors import DatasetError, NonFiniteError
+from deeplabv3.model.device import autocast
+from deeplabv3.training.learner import Learner, update_average
+from deeplabv3.training.losses import loss_of
+from deeplabv3.training.state import Position
+from deeplabv3.training.stopping import StopSignals
+
+_DROPOUT = 3  # which stream of random numbers a seed starts
+
+MAX_OVERFLOWS = 25
+"""Steps in a row that float16 may overflow in. Each halves the scale, so this many go from 2 ** 16 to 2 ** -9."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step is made from.
+
+    Attributes:
+        parts: This process's parts of the batch.
+        shares: Of each, the share of the whole batch's labelled pixels, 0..1.
+        is_empty: Whether the whole batch has no labelled pixel.
+    """
+
+    parts: Sequence[Batch]
+    shares: Sequence[float]
+    is_empty: bool
+
+
+def steps_of(
+    stream: Iterator[Batch], accumulation: int, class_weights: Tensor | None, stop: StopSignals
+) -> Iterator[Step]:
+    """The steps that a stream of parts makes; before each, all processes agree that they take it.
+
+    Args:
+        stream: This process's parts.
+        accumulation: How many of them a step has.
+        class_weights: `(K,)`, or None.
+        stop: Whether this process was told to stop.
+
+    Raises:
+        DatasetError: A part of any process cannot be read.
+        Stopped: Any process was told to stop.
+    """
+    batches = zip(*[stream] * accumulation, strict=False)
+    weights = None if class_weights is None else class_weights.double().cpu()
+    while True:
+        error: DatasetError | None = None
+        parts: Sequence[Batch] = ()
+        try:
+            parts = next(batches)
+        except StopIteration:  # in the same place everywhere
+            return
+        except DatasetError as own:
+            error = own
+        sums = [_importance(part.label, weights) for part in parts]
+        totals, signals, errors = zip(*everyones([sum(sums), stop.number, float(error is not None)]), strict=True)
+        if any(errors):
+            raise next(filter(None, gather([error])))
+        stop.raise_if(int(max(signals)))
+        total = sum(totals)
+        yield Step(parts, [one / total if total else 0.0 for one in sums], is_empty=not total)
+
+
+def single_step(batch: Batch) -> Step:
+    """A step of one process that takes its batch as a whole."""
+    return Step([batch], [1.0], is_empty=bool((batch.label == IGNORE_INDEX).all()))
+
+
+def _importance(label: Tensor, class_weights: Tensor | None) -> float:
+    """How much of the batch's mean the pixels of a label map `(N, H, W)` are, before it is divided."""
+    if class_weights is None:
+        return float((label != IGNORE_INDEX).sum())
+    counts = torch.bincount(label.flatten(), minlength=IGNORE_INDEX + 1)[: len(class_weights)]
+    return float(counts.double() @ class_weights)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step came to. Its numbers stay on the device until they are asked for, so that nobody waits for it.
+
+    Attributes:
+        step: Which step.
+        rate: Its learning rate.
+        names: The frames that this process took in.
+        loss: The loss of the whole batch, a scalar; None where it has no labelled pixel.
+        norm: The norm of the gradient over all weights, a scalar; in float16 after the scale is taken out.
+        is_scaled: Whether the loss was scaled, so that an overflow is no error.
+    """
+
+    step: int
+    rate: float
+    names: tuple[str, ...]
+    loss: Tensor | None = None
+    norm: Tensor | None = None
+    is_scaled: bool = False
+
+    def value(self) -> float | None:
+        """The loss, or None where nothing was updated.
+
+        Raises:
+            NonFiniteError: Loss or gradient is NaN or infinite, and float16 was not the reason; nothing was updated.
+        """
+        if self.loss is None or self.norm is None:
+            return None
+        loss, norm = float(self.loss), float(self.norm)
+        if math.isfinite(loss) and math.isfinite(norm):
+            return loss
+        if self.is_scaled:
+            return None
+        what, seen = ("norm of the gradient", norm) if math.isfinite(loss) else ("loss", loss)
+        raise NonFiniteError(
+            f"step {self.step}: the {what} is {seen} at learning rate {self.rate:.3g}, batch "
+            f"{', '.join(gather(self.names))}; nothing of it was saved: lower the learning rate, or look at these files"
+        )
+
+
+def settle(outcomes: list[Outcome], position: Position, leave: int = 0) -> None:
+    """Take outcomes off the list, oldest first, and account for them; `leave` the newest so many there.
+
+    Raises:
+        NonFiniteError: A number is NaN or infinite, or float16 overflowed too often.
+    """
+    while len(outcomes) > leave:
+        outcome = outcomes.pop(0)
+        loss = outcome.value()
+        has_overflowed = loss is None and outcome.loss is not None
+        position.advance(loss, has_overflowed=has_overflowed)
+        if position.num_overflows > MAX_OVERFLOWS:
+            raise NonFiniteError(
+                f"step {outcome.step}: the gradient overflowed float16 in {position.num_overflows} steps in a row, "
+                "whatever the scale of the loss; nothing of it was saved: lower the learning rate, or take bfloat16"
+            )
+
+
+def train_step(
+    learner: Learner, batch: Step, rate: float, step: int, config: TrainConfig, class_weights: Tensor | None = None
+) -> Outcome:
+    """One update of the weights. Where its numbers are not finite the weights stay, and the outcome says so.
+
+    Args:
+        learner: What learns.
+        batch: What from.
+        rate: Learning rate.
+        step: Which step, for random numbers and messages.
+        config: The run.
+        class_weights: `(K,)` on the device, or None.
+    """
+    names = tuple(name for part in batch.parts for name in part.names)
+    if batch.is_empty:
+        return Outcome(step, rate, names)
+    torch.manual_seed(_seed(config.seed, step))  # dropout follows from the step: there is no state to be restored
+    learner.optimizer.zero_grad(set_to_none=True)
+    loss = torch.zeros((), device=learner.device)
+    for place, (part, share) in enumerate(zip(batch.parts, batch.shares, strict=True), 1):
+        with _exchange(learner.network, is_last=place == len(batch.parts)):
+            loss = loss + _learn(learner, part, share, config, class_weights)
+    if num_processes() > 1:
+        dist.all_reduce(loss)
+    norm = _update(learner, loss, rate)
+    if learner.average is not None:
+        update_average(learner, config.average_decay)
+    return Outcome(step, rate, names, loss, norm, is_scaled=learner.scaler is not None)
+
+
+def _learn(learner: Learner, part: Batch, share: float, config: TrainConfig, class_weights: Tensor | None) -> Tensor:
+    """Add a part's gradients, and give its part of the loss."""
+    device = learner.device
+    image = part.image.to(device, non_blocking=True)  # (N, 3, H, W)
+    if part.color is not None:
+        image = recolored(image, part.color.to(device, non_blocking=True))  # (N, 3, H, W)
+    label = part.label.to(device, non_blocking=True)  # (N, H, W)
+    with autocast(device, config.precision):
+        logits, auxiliary = learner.network(image)  # (N, K, H, W) both
+    loss = loss_of(logits, auxiliary, label, config.loss, class_weights) * share
+    del logits, auxiliary  # only their gradients are needed on the way back
+    summed = loss * num_processes()  # gradients are averaged over the processes, losses are added up
+    if learner.scaler is not None:
+        summed = learner.scaler.scale(summed)
+    summed.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+    return loss.detach()
+
+
+def _update(learner: Learner, loss: Tensor, rate: float) -> Tensor:
+    """Let the optimizer use the gradients, unless a number is not finite; the norm of the gradient."""
+    optimizer, scaler = learner.optimizer, learner.scaler
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    gradients = [value.grad for value in learner.model.parameters() if value.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate_factor"]
+    if scaler is not None:
+        scaler.step(optimizer)
+        scaler.update()
+        return norm
+    is_finite = torch.isfinite(loss) & torch.isfinite(norm)
+    if optimizer.defaults["fused"]:
+        optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]  # the update asks for it on the device
+        optimizer.step()
+    elif is_finite:  # where updates are not fused, the host has to wait
+        optimizer.step()
+    return norm
+
+
+def _exchange(network: nn.Module, *, is_last: bool) -> AbstractContextManager[object]:
+    """Gradients are sent to the other processes with the last part alone."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) and not is_last else nullcontext()
+
+
+def _seed(seed: int, step: int) -> int:
+    sequence = np.random.SeedSequence([seed, _DROPOUT, step, rank()])
+    return int(sequence.generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,54 @@
+"""How good a run is: its network as it stands, and the moving average of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deeplabv3.config import InferenceConfig, TrainConfig
+from deeplabv3.data.cityscapes import Sample
+from deeplabv3.data.labels import LabelSet
+from deeplabv3.evaluation.evaluate import score_model
+from deeplabv3.evaluation.scores import Scores
+from deeplabv3.training.learner import Learner
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a validation came to.
+
+    Attributes:
+        scores: Of the network that checkpoints are used with: the average, if the run keeps one.
+        weights_miou: 0..1, of the weights themselves; NaN where no class occurs.
+    """
+
+    scores: Scores
+    weights_miou: float
+
+    @property
+    def miou(self) -> float:
+        """What runs are compared by, 0..1."""
+        return self.scores.miou
+
+
+def validate(learner: Learner, samples: Sequence[Sample], label_set: LabelSet, config: TrainConfig) -> Validation:
+    """Score what a run has learnt on its validation frames. Its network is in evaluation mode afterwards.
+
+    Raises:
+        DatasetError: A frame cannot be read.
+    """
+    scores = [
+        score_model(
+            model.eval(),
+            samples,
+            label_set,
+            device=learner.device,
+            inference=InferenceConfig(precision=config.precision),
+            batch_size=config.eval_batch_size,
+            num_workers=config.num_workers,
+            with_loss=True,
+        )
+        for model in (learner.average, learner.model)
+        if model is not None
+    ]
+    return Validation(scores[0], scores[-1].miou)
