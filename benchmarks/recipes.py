@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import yaml
@@ -26,9 +27,11 @@ from deeplabv3.arguments import RECIPES_DIR
 from deeplabv3.config import TrainConfig
 from deeplabv3.data.cityscapes import find_labelled
 from deeplabv3.records import from_record
-from deeplabv3.training.loop import train
+from deeplabv3.training import loop
+from deeplabv3.training.validation import Validation, validate
 
-MEASURED_STEPS = 6
+MEASURED_STEPS = 8
+MEASURED_FRAMES = 16
 
 NEVER = 10**6
 """An interval in epochs that no run reaches; its last epoch is validated and kept all the same."""
@@ -61,33 +64,38 @@ def compared(
     recipe: dict[str, Any], variant: dict[str, Any], data: Path, folder: Path, seconds: float
 ) -> dict[str, Any]:
     """Train a variant for as many epochs as fit into the time, and say what it reached."""
-    epoch_seconds, other_seconds = measured(recipe, variant, data, folder)
-    epochs = max(1, int((seconds - other_seconds) / epoch_seconds))
+    epoch_seconds, validation_seconds = measured(recipe, variant, data, folder)
+    epochs = max(1, int((seconds - validation_seconds) / epoch_seconds))
     start = time.perf_counter()
-    entry = train(configured(recipe, variant, data, folder / "run", epochs))[-1]
+    entry = loop.train(configured(recipe, variant, data, folder / "run", epochs))[-1]
     row = {"name": json.dumps(variant), "ours": entry["miou"], "peer": None, "unit": "val mIoU", "ratio": None}
     row |= {"epochs": epochs, "seconds": round(time.perf_counter() - start, 1), "val_loss": entry["val_loss"]}
     return row | {"class_iou": entry["class_iou"]}
 
 
 def measured(recipe: dict[str, Any], variant: dict[str, Any], data: Path, folder: Path) -> tuple[float, float]:
-    """Seconds that an epoch takes, and seconds that a run takes besides, each from a few steps or frames."""
-    small = folder / "small"
-    for split, num_frames in (
-        ("train", MEASURED_STEPS * configured(recipe, variant, data, small, 1).batch_size),
-        ("val", 8),
-    ):
-        for sample in find_labelled(data, split)[:num_frames]:
+    """Seconds that an epoch takes, and that a validation takes, each from a few steps or frames."""
+    small, batch_size = folder / "small", configured(recipe, variant, data, folder, 1).step_images
+    samples = {split: find_labelled(data, split) for split in ("train", "val")}
+    for split, number in (("train", MEASURED_STEPS * batch_size), ("val", MEASURED_FRAMES)):
+        for sample in samples[split][:number]:
             for path in (sample.image_path, sample.label_path):
                 link = small / path.relative_to(data)
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(path.resolve())
-    start = time.perf_counter()
-    first, second = train(configured(recipe, variant, small, folder / "measured", epochs=2))
-    once = time.perf_counter() - start - first["seconds"] - second["seconds"]  # check, setting up, 8 frames validated
-    samples = find_labelled(data, "train"), find_labelled(data, "val")
-    steps = len(samples[0]) // configured(recipe, variant, data, small, 1).batch_size
-    return second["seconds"] / MEASURED_STEPS * steps, once * len(samples[1]) / 8 / 2
+    validations = []
+
+    def timed(*arguments: Any) -> Validation:
+        start = time.perf_counter()
+        validation = validate(*arguments)
+        validations.append(time.perf_counter() - start)
+        return validation
+
+    with patch.object(loop, "validate", timed):
+        entries = loop.train(configured(recipe, variant, small, folder / "measured", epochs=2))
+    steps = len(samples["train"]) // batch_size
+    frames = len(samples["val"])
+    return entries[1]["seconds"] / MEASURED_STEPS * steps, validations[-1] / MEASURED_FRAMES * frames
 
 
 def configured(recipe: dict[str, Any], variant: dict[str, Any], data: Path, run_dir: Path, epochs: int) -> TrainConfig:

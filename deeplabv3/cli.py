@@ -166,7 +166,7 @@ def run_train(config: TrainConfig) -> None:
         "report": paths.report_dir / PAGE,
     }
     for what, path in files.items():
-        if path.exists():
+        if path.exists() and is_first():
             print(f"{what} {path}")
 
 

@@ -113,9 +113,9 @@ def everyones(values: Sequence[float]) -> list[list[float]]:
     if num_processes() == 1:
         return [list(values)]
     own = torch.tensor(values, dtype=torch.float64)
-    all_ = torch.empty(num_processes() * len(own), dtype=torch.float64)
-    dist.all_gather_into_tensor(all_, own)
-    return [list(row) for row in all_.view(num_processes(), -1).tolist()]
+    rows = [torch.empty_like(own) for _ in range(num_processes())]
+    dist.all_gather(rows, own)
+    return [row.tolist() for row in rows]
 
 
 def share_of(items: Sequence[Item]) -> Sequence[Item]:

@@ -29,6 +29,7 @@ from deeplabv3.model.device import choose_device
 from deeplabv3.model.load import open_checkpoint
 from deeplabv3.model.pretrained import backbone_file, load_backbone
 from deeplabv3.records import from_record, to_record
+from deeplabv3.training.events import require_tensorboard
 from deeplabv3.training.fitting import largest_batch
 from deeplabv3.training.frames import sound_frames
 from deeplabv3.training.state import RunPaths, changes, describe_epoch
@@ -88,6 +89,8 @@ def set_up(config: TrainConfig) -> Run:
         shown = class_pixels(train_samples, label_values, label_set) if config.needs_class_pixels else None
         config = completed(config, label_set, device)
         part_size(config)
+        if config.tensorboard:
+            require_tensorboard()
         steps_per_epoch = num_batches(len(train_samples), config)
         epoch_content = describe_epoch(train_samples, config, steps_per_epoch)
         paths = RunPaths(config, steps_per_epoch)

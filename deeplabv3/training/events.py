@@ -41,8 +41,8 @@ TAGS = {
     "train_loss": "loss/train",
     "val_loss": "loss/val",
     "learning_rate": "rate",
-    "miou": "miou/weights",
-    "average_miou": "miou/average",
+    "miou": "miou/val",
+    "unaveraged_miou": "miou/val_unaveraged",
     "images_per_second": "speed/images_per_second",
     "waiting_share": "speed/waiting_share",
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,12 @@ from deeplabv3.distributed import num_processes
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import place
 from deeplabv3.training.synchronised import synchronised
+
+
+# Statistics of batch norm are the same everywhere, so they need not be sent. The option's name depends on the release.
+_UNSENT: dict[str, Any] = {
+    name: False for name in ("forward_sync_buffers",) if name in signature(DistributedDataParallel).parameters
+} or {"broadcast_buffers": False}
 
 
 @dataclass
@@ -126,10 +134,8 @@ def enter_phase(learner: Learner, phase: Phase, config: TrainConfig) -> None:
     learner.network = WithAuxiliary(model)
     if config.compile:
         learner.network.compile()
-    if num_processes() > 1:  # statistics are the same everywhere, so they need not be sent
-        learner.network = DistributedDataParallel(
-            learner.network, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+    if num_processes() > 1:
+        learner.network = DistributedDataParallel(learner.network, gradient_as_bucket_view=True, **_UNSENT)
 
 
 def set_training(model: DeepLabV3, phase: Phase) -> None:

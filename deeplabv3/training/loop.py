@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from deeplabv3.config import TrainConfig
+from deeplabv3.config import InferenceConfig, TrainConfig
 from deeplabv3.data.loading import train_batches
 from deeplabv3.distributed import ending_together, everyones, is_first, process_group
 from deeplabv3.errors import DatasetError, InputError
@@ -22,8 +22,9 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.progress import Progress
 from deeplabv3.report.page import PAGE
 from deeplabv3.report.tables import percent
-from deeplabv3.training.beginning import load_initial_weights, set_up
-from deeplabv3.training.learner import enter_phase, make_learner, set_training
+from deeplabv3.training.beginning import Run, load_initial_weights, set_up
+from deeplabv3.training.events import Events
+from deeplabv3.training.learner import Learner, enter_phase, make_learner, set_training
 from deeplabv3.training.losses import class_weights_of
 from deeplabv3.training.page import write_run_page
 from deeplabv3.training.schedule import learning_rate, num_epochs, num_steps, phase_at
@@ -88,6 +89,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
             write_whole(target, content)
 
     # 4. Loop.
+    events = Events(paths.events, position.history) if config.tensorboard and is_first() else None
     validation: Validation | None = None
     outcomes: list[Outcome] = []
     ahead, pin_memory = range(position.epoch, epochs), run.device.type == "cuda"
@@ -129,6 +131,8 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
                 position = Position(epoch + 1, best_miou=position.best_miou, history=[*position.history, entry])
                 by_the_first(save, *targets)
                 by_the_first(write_history, position.history, paths, plots)
+                if config.tensorboard:
+                    by_the_first(_show, events, entry, learner, run)
                 by_the_first(print, _line(entry, epochs))
                 if epoch + 1 < epochs:
                     stop.check()
@@ -162,12 +166,21 @@ def by_the_first(run: Callable[..., object], *arguments: Any) -> None:
             run(*arguments)
 
 
+def _show(events: Events | None, entry: dict[str, Any], learner: Learner, run: Run) -> None:
+    """Write an epoch for TensorBoard, with pictures where it was validated."""
+    assert events is not None  # the first process has them
+    events.epoch(entry)
+    if entry["class_iou"] is not None:
+        inference = InferenceConfig(precision=run.config.precision)
+        events.pictures(entry["step"], learner.judged, run.val_samples, run.label_set, inference)
+
+
 def _too_large(config: TrainConfig, device: torch.device) -> str:
     height, width = config.crop_size
     found = "" if device.type == "cpu" else "--batch-size auto finds the largest that fits; or "
     return (
-        f"the memory of {device} is too small for batch_size {config.batch_size} with crops of {height}x{width}; {found}"
-        "lower batch_size or crop_size, raise accumulation, add --recompute, or choose a smaller backbone"
+        f"the memory of {device} is too small for batch_size {config.batch_size} with crops of {height}x{width}; "
+        f"{found}lower batch_size or crop_size, raise accumulation, add --recompute, or choose a smaller backbone"
     )
 
 
@@ -175,7 +188,7 @@ def _entry(
     position: Position, step: int, rate: float, watch: Stopwatch, validation: Validation | None
 ) -> dict[str, Any]:
     """What is recorded of a finished epoch."""
-    scores = None if validation is None else validation.scores
+    scores, unaveraged = (None, None) if validation is None else (validation.scores, validation.unaveraged_miou)
     class_iou = None if scores is None else {name: number(iou) for name, iou in scores.class_iou.items()}
     return {
         "epoch": position.epoch + 1,
@@ -184,7 +197,7 @@ def _entry(
         "train_loss": position.mean_loss,
         "val_loss": None if scores is None else number(scores.loss),
         "miou": None if scores is None else number(scores.miou),
-        "weights_miou": None if validation is None else number(validation.weights_miou),
+        "unaveraged_miou": None if unaveraged is None else number(unaveraged),
         "class_iou": class_iou,
         "num_skipped": position.num_skipped,
         "seconds": round(watch.seconds, 3),

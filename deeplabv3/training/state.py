@@ -21,6 +21,7 @@ from deeplabv3.model.checkpoint import SUFFIX, Checkpoint, load_weights
 from deeplabv3.records import default_record, from_record, to_record
 from deeplabv3.report.curves import History, plot_losses, write_log, write_losses
 from deeplabv3.report.page import PAGE, pictures_in
+from deeplabv3.training.events import event_files
 from deeplabv3.training.learner import Learner
 from deeplabv3.training.schedule import num_epochs, phase_at
 
@@ -129,7 +130,7 @@ class RunPaths:
         epochs = range(1, num_epochs(self._options.phases, self._steps_per_epoch) + 1)
         later = [path for epoch in epochs for path in (self.kept(epoch), *self.plots(epoch))]
         pages = (self.report_dir / PAGE, *pictures_in(self.report_dir))
-        files = (self.last, self.best, self.config, self.log, self.losses, self.events, *pages, *later)
+        files = (self.last, self.best, self.config, self.log, self.losses, *event_files(self.events), *pages, *later)
         return [path for path in files if path.exists()]
 
 

@@ -19,11 +19,11 @@ class Validation:
 
     Attributes:
         scores: Of the network that checkpoints are used with: the average, if the run keeps one.
-        weights_miou: 0..1, of the weights themselves; NaN where no class occurs.
+        unaveraged_miou: 0..1, of the weights themselves; NaN where no class occurs; None where there is no average.
     """
 
     scores: Scores
-    weights_miou: float
+    unaveraged_miou: float | None
 
     @property
     def miou(self) -> float:
@@ -51,4 +51,4 @@ def validate(learner: Learner, samples: Sequence[Sample], label_set: LabelSet, c
         for model in (learner.average, learner.model)
         if model is not None
     ]
-    return Validation(scores[0], scores[-1].miou)
+    return Validation(scores[0], scores[1].miou if len(scores) > 1 else None)

@@ -96,10 +96,10 @@ def test_what_was_not_validated_is_left_out(folder):
     writer = Events(folder)
     for entry in HISTORY:
         writer.epoch(entry)
-    assert curve(folder, "miou/weights") == [(2, 0.125), (6, 0.375), (8, 0.5)]
+    assert curve(folder, "miou/val") == [(2, 0.125), (6, 0.375), (8, 0.5)]
     assert curve(folder, "loss/val") == [(2, 2.0), (6, pytest.approx(2 / 3)), (8, 0.5)]
     assert curve(folder, "iou/road") == [(2, 0.25), (6, 0.75), (8, 1.0)]
-    tags = {"loss/train", "loss/val", "rate", "miou/weights", "iou/road"}
+    tags = {"loss/train", "loss/val", "rate", "miou/val", "iou/road"}
     tags |= {"speed/images_per_second", "speed/waiting_share"}
     assert set(read(folder).Tags()["scalars"]) == tags
     (path,) = event_files(folder)
@@ -107,8 +107,8 @@ def test_what_was_not_validated_is_left_out(folder):
 
 
 def test_average_of_the_weights_has_a_curve_of_its_own(folder):
-    Events(folder).epoch(entry_of(1, average_miou=0.75))
-    assert curve(folder, "miou/average") == [(2, 0.75)]
+    Events(folder).epoch(entry_of(1, unaveraged_miou=0.75))
+    assert curve(folder, "miou/val_unaveraged") == [(2, 0.75)]
 
 
 def test_epoch_can_be_read_before_the_run_ends(folder):
@@ -234,7 +234,7 @@ def test_epoch_that_was_hidden_counts_as_left_out(folder):
 def test_run_that_began_without_events_has_all_of_them(folder):
     Events(folder, HISTORY).epoch(entry_of(5))
     assert [step for step, _ in curve(folder)] == [2, 4, 6, 8, 10]
-    assert [step for step, _ in curve(folder, "miou/weights")] == [2, 6, 8, 10]
+    assert [step for step, _ in curve(folder, "miou/val")] == [2, 6, 8, 10]
 
 
 def test_epochs_after_a_gap_are_in_order(folder):
