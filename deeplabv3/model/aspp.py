@@ -24,7 +24,7 @@ class ConvBNReLU(nn.Sequential):
             conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         else:
             conv = nn.Conv2d(in_channels, out_channels, 3, padding=rate, dilation=rate, bias=False)
-        super().__init__(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
+        super().__init__(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
 class SeparableConvBNReLU(nn.Sequential):
@@ -41,10 +41,10 @@ class SeparableConvBNReLU(nn.Sequential):
         super().__init__(
             depthwise,
             nn.BatchNorm2d(in_channels),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(in_channels, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         )
 
 
@@ -67,7 +67,7 @@ class ImagePooling(nn.Module):
         # Not so where statistics are those of all processes.
         is_one = self.training and x.shape[0] == 1 and isinstance(self.bn, nn.BatchNorm2d)
         x = self._normalise_one(x) if is_one else self.bn(x)
-        return F.relu(x).expand(-1, -1, height, width)  # (N, out_channels, h, w)
+        return F.relu(x, inplace=True).expand(-1, -1, height, width)  # (N, out_channels, h, w)
 
     def _normalise_one(self, x: Tensor) -> Tensor:
         bn = self.bn

@@ -94,7 +94,7 @@ class BasicBlock(nn.Module):
         residual = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (N, channels, h / stride, w / stride)
         x = self.bn2(self.conv2(x))
-        return F.relu(x + residual, inplace=True)
+        return F.relu(x.add_(residual), inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -125,7 +125,7 @@ class Bottleneck(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (N, channels, h, w)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)  # (N, channels, h / stride, w / stride)
         x = self.bn3(self.conv3(x))  # (N, 4 * channels, h / stride, w / stride)
-        return F.relu(x + residual, inplace=True)
+        return F.relu(x.add_(residual), inplace=True)
 
 
 class Features(NamedTuple):
@@ -156,7 +156,8 @@ class DeepStem(nn.Sequential):
             (channels // 2, channels // 2, 1),
             (channels // 2, channels, 1),
         ):
-            layers += [conv3x3(in_channels, out_channels, stride=stride), nn.BatchNorm2d(out_channels), nn.ReLU()]
+            layers += [conv3x3(in_channels, out_channels, stride=stride), nn.BatchNorm2d(out_channels)]
+            layers.append(nn.ReLU(inplace=True))
         super().__init__(*layers)
 
 
