@@ -1,0 +1,71 @@
+"""The benchmarks of training run as people run them, at a tiny size."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.skipif(find_spec("torchvision") is None, reason="torchvision is what is compared with")
+TINY = ("--crop", "33", "--batch", "2", "--steps", "1")
+
+
+def run(script, *words):
+    """The table and the JSON line that a script prints."""
+    command = [sys.executable, REPOSITORY / "benchmarks" / script, *TINY, *words]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    *table, last = done.stdout.splitlines()
+    return "\n".join(table), json.loads(last)
+
+
+def assert_is_documented_form(found):
+    assert set(found) == {"machine", "rows"}
+    assert found["machine"]["torch"]
+    for row in found["rows"]:
+        assert {"name", "ours", "peer", "unit", "ratio"} <= set(row)
+        assert min(row["ours"], row["peer"], row["ratio"]) > 0
+
+
+def test_train_cpu_compares_equal_networks():
+    words = ("--backbones", "resnet50", "--precisions", "float32", "--rounds", "1")
+    table, found = run("train_cpu.py", *words)
+    assert "logits of the two networks differ by" in table
+    assert_is_documented_form(found)
+    assert [row["unit"] for row in found["rows"]] == ["seconds a step", "MiB at the peak"]
+    for row in found["rows"]:
+        assert row["ratio"] == pytest.approx(row["peer"] / row["ours"], abs=0.01)
+
+
+def test_train_gpu_runs_on_a_cpu():
+    words = ("--device", "cpu", "--backbone", "resnet50", "--precisions", "float32", "--compile", "no")
+    _, found = run("train_gpu.py", *words, "--warmup", "1", "--matrix", "256")
+    assert_is_documented_form(found)
+    (row,) = found["rows"]
+    assert (row["name"], row["unit"]) == ("float32, as it is", "images a second")
+    for one in row["details"].values():
+        assert one["share"] > 0
+
+
+def test_train_gpu_reports_what_failed(monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    script = import_module("train_gpu")
+    options = script.options_of([*TINY, "--device", "cpu", "--backbone", "resnet1"])
+    found = script.in_own_process("ours", "float32", "no", options)
+    assert "resnet1" in found["failed"]
+    row = script.row("float32", {"ours": found, "torchvision": found, "tuned": found})
+    assert (row["ours"], row["peer"], row["ratio"]) == (None, None, None)
+
+
+def test_train_gpu_names_a_missing_device():
+    command = [sys.executable, REPOSITORY / "benchmarks/train_gpu.py", "--device", "cuda:99"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("device is 'cuda:99'")
