@@ -19,7 +19,6 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import place
 from deeplabv3.training.synchronised import synchronised
 
-
 # Statistics of batch norm are the same everywhere, so they need not be sent. The option's name depends on the release.
 _UNSENT: dict[str, Any] = {
     name: False for name in ("forward_sync_buffers",) if name in signature(DistributedDataParallel).parameters
