@@ -28,14 +28,7 @@ from deeplabv3.training.learner import Learner, enter_phase, make_learner, set_t
 from deeplabv3.training.losses import class_weights_of
 from deeplabv3.training.page import write_run_page
 from deeplabv3.training.schedule import learning_rate, num_epochs, num_steps, phase_at
-from deeplabv3.training.state import (
-    Position,
-    config_yaml,
-    restore,
-    state_record,
-    state_tensors,
-    write_history,
-)
+from deeplabv3.training.state import Position, config_yaml, restore, state_record, state_tensors, write_history
 from deeplabv3.training.step import Outcome, settle, steps_of, train_step
 from deeplabv3.training.stopping import Stopped, StopSignals
 from deeplabv3.training.stopwatch import Stopwatch
@@ -128,7 +121,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
                     position.best_miou = validation.miou
                     targets.insert(0, paths.best)
                 entry = _entry(position, last_step, rate_at(epoch * steps_per_epoch), watch, validation)
-                position = Position(epoch + 1, best_miou=position.best_miou, history=[*position.history, entry])
+                position = position.next_epoch(entry)
                 by_the_first(save, *targets)
                 by_the_first(write_history, position.history, paths, plots)
                 if config.tensorboard:

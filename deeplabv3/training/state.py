@@ -69,6 +69,15 @@ class Position:
         self.num_skipped += loss is None
         self.num_overflows = self.num_overflows + 1 if has_overflowed else 0
 
+    def next_epoch(self, entry: dict[str, Any]) -> Position:
+        """The beginning of the epoch after the one under way, whose `entry` is finished."""
+        return Position(
+            self.epoch + 1,
+            num_overflows=self.num_overflows,
+            best_miou=self.best_miou,
+            history=[*self.history, entry],
+        )
+
 
 class RunPaths:
     """Where a run's files are.

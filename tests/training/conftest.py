@@ -7,9 +7,12 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from deeplabv3.data.batches import Batch
 from deeplabv3.data.cityscapes import find_samples
+from deeplabv3.data.labels import IGNORE_INDEX
 from deeplabv3.model.checkpoint import digest, read_checkpoint
 from deeplabv3.training import beginning, loop, step
+from deeplabv3.training.learner import enter_phase, make_learner
 from deeplabv3.training.loop import train
 from deeplabv3.training.state import RunPaths
 from tests.conftest import make_config
@@ -40,6 +43,22 @@ def final_state(config):
         position = checkpoint.record["position"]
         state.append((digest(checkpoint.tensors, ""), {**position, "history": timeless(position["history"])}))
     return state
+
+
+def learner_of(model, config):
+    """Around a network, as a run begins."""
+    learner = make_learner(model, config, CPU)
+    enter_phase(learner, config.phases[0], config)
+    return learner
+
+
+def random_batch(seed=0, images=2, size=(33, 49), ignored=0.0):
+    """Noise, of which a share of the pixels is ignored."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 256, (images, 3, *size), dtype=torch.uint8, generator=generator)
+    label = torch.randint(0, 19, (images, *size), dtype=torch.uint8, generator=generator)
+    label[torch.rand(label.shape, generator=generator) < ignored] = IGNORE_INDEX
+    return Batch(image, label, tuple(f"frame_{seed}_{number}" for number in range(images)))
 
 
 @pytest.fixture

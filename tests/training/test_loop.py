@@ -26,13 +26,12 @@ from deeplabv3.files import write_whole
 from deeplabv3.model.checkpoint import digest, read_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training import loop, validation
-from deeplabv3.training.learner import enter_phase, make_learner
 from deeplabv3.training.loop import train
 from deeplabv3.training.schedule import learning_rate
 from deeplabv3.training.state import PLACES, RunPaths
 from deeplabv3.training.step import single_step, train_step
 from tests.conftest import PHASES, make_config, write_frame
-from tests.training.conftest import CPU, final_state
+from tests.training.conftest import final_state, learner_of
 
 
 def test_run_folder_is_complete(whole_run):
@@ -229,13 +228,6 @@ def test_own_folders_and_names(train_config, tmp_path):
         f"{name}.safetensors" for name in ("best", "last", kept)
     }
     assert {path.name for path in (tmp_path / "l").iterdir()} == {"losses.csv", "losses.png", f"{kept}.png"}
-
-
-def learner_of(model, config):
-    """Around a network, as a run begins."""
-    learner = make_learner(model, config, CPU)
-    enter_phase(learner, config.phases[0], config)
-    return learner
 
 
 def test_all_ignored_batch_updates_nothing(tiny_config, train_config):
