@@ -1,7 +1,6 @@
 """What learns: groups of the optimizer, frozen batch norm, and the moving average that a run is judged by."""
 
 from dataclasses import replace
-from itertools import product
 from math import prod
 
 import pytest
@@ -23,7 +22,8 @@ from deeplabv3.training.step import single_step, train_step
 from deeplabv3.training.stopping import Stopped
 from tests.training.conftest import CPU, final_state, learner_of, random_batch
 
-RATE, DECAY = 0.01, 0.3
+RATE = 0.01
+each_grouping = pytest.mark.parametrize(("factor", "has_decay"), [(1.0, True), (10.0, True), (1.0, False), (10.0, False)])
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def copies(model):
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize(("factor", "has_decay"), product((1.0, 10.0), (True, False)))
+@each_grouping
 def test_update_is_that_of_its_group(double, train_config, factor, has_decay):
     """Each weight moves by its rate times gradient and decay; norms and biases are what has one dimension."""
     config = replace(
@@ -52,7 +52,7 @@ def test_update_is_that_of_its_group(double, train_config, factor, has_decay):
         torch.testing.assert_close(value.detach(), expected, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize(("factor", "has_decay"), product((1.0, 10.0), (True, False)))
+@each_grouping
 def test_each_weight_is_in_one_group(double, train_config, factor, has_decay):
     config = replace(train_config, head_rate_factor=factor, decay_norm_and_bias=has_decay)
     groups = learner_of(double, config).optimizer.param_groups
@@ -104,10 +104,10 @@ def test_momentum_outlasts_a_frozen_phase(double, train_config):
 
 def test_average_is_the_closed_form(double, train_config):
     """A sum of the states that it saw; the decay is 0.1, 2/11, 1/4 and then 0.3. Statistics are averaged too."""
-    learner = learner_of(double, replace(train_config, average_decay=DECAY))
-    states = [copies(double)]
+    config = replace(train_config, average_decay=0.3)
+    learner, states = learner_of(double, config), [copies(double)]
     for number in range(6):
-        train_step(learner, single_step(random_batch(number)), 0.1, number, replace(train_config, average_decay=DECAY))
+        train_step(learner, single_step(random_batch(number)), 0.1, number, config)
         states.append(copies(double))
     decays = [1 / 10, 2 / 11, 3 / 12, 0.3, 0.3, 0.3]
     shares = [prod(decays)] + [(1 - decay) * prod(decays[place + 1 :]) for place, decay in enumerate(decays)]
