@@ -177,7 +177,6 @@ class ResNet(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         block = BasicBlock if config.backbone in ("resnet18", "resnet34") else Bottleneck
-        self.rates = stage_rates(config)
         if config.stem == "deep":
             self.stem = DeepStem(config.width)
         else:
@@ -187,7 +186,7 @@ class ResNet(nn.Module):
         self.recompute = False
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         in_channels, stages = config.width, []
-        for stage, rates in enumerate(self.rates):
+        for stage, rates in enumerate(stage_rates(config)):
             channels = config.width << stage
             stride = 2 if stage > 0 and 4 << stage <= config.output_stride else 1
             blocks = []
@@ -208,7 +207,8 @@ class ResNet(nn.Module):
 
     def extra_repr(self) -> str:
         """The atrous rates that the blocks really have."""
-        return "rates=" + " | ".join(" ".join(str(first) for first, _ in stage) for stage in self.rates)
+        stages = (self.layer1, self.layer2, self.layer3, self.layer4)
+        return "rates=" + " | ".join(" ".join(str(_first_rate(block)) for block in stage) for stage in stages)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised float pixels to features.
@@ -232,3 +232,9 @@ class ResNet(nn.Module):
         for block in stage:
             x = through(block, x, recompute=self.recompute)
         return x
+
+
+def _first_rate(block: nn.Module) -> int:
+    """The rate of a block's first 3x3 convolution."""
+    convs = (module for module in block.modules() if isinstance(module, nn.Conv2d))
+    return next(conv.dilation[0] for conv in convs if conv.kernel_size == (3, 3))
