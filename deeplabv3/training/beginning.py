@@ -87,7 +87,7 @@ def set_up(config: TrainConfig) -> Run:
                 train_samples, val_samples, label_values = sound_frames(config, labels)
     with ending_together():
         shown = class_pixels(train_samples, label_values, label_set) if config.needs_class_pixels else None
-        config = completed(config, label_set, device)
+        config = completed(config, label_set, device, len(train_samples))
         part_size(config)
         if config.tensorboard:
             require_tensorboard()
@@ -111,8 +111,8 @@ def set_up(config: TrainConfig) -> Run:
     )
 
 
-def completed(config: TrainConfig, label_set: LabelSet, device: torch.device) -> TrainConfig:
-    """Fill in what follows from the data set, the machine, and the weights that a run begins with.
+def completed(config: TrainConfig, label_set: LabelSet, device: torch.device, num_samples: int) -> TrainConfig:
+    """Fill in what follows from the data set, the machine, and the weights that a run begins with or goes on from.
 
     Raises:
         InputError: The network is described although it comes from weights, or they cannot be read; or there are more
@@ -132,13 +132,29 @@ def completed(config: TrainConfig, label_set: LabelSet, device: torch.device) ->
                 f"{described[0]} is given, but the network is that of --weights {config.weights}; leave it out, or "
                 "begin with --backbone-weights"
             )
-        last = RunPaths(config).last  # a run that goes on needs the file no more that it began with
-        begun = read_checkpoint(last) if config.resume and last.exists() else open_checkpoint(config.weights)
-        network = model_config_of(begun) if begun.path != last else from_record(ModelConfig, begun.record["config"])
+        begun = checkpoint_so_far(config)  # a run that goes on needs the file no more that it began with
+        if begun is None:
+            network = model_config_of(open_checkpoint(config.weights))
+        else:
+            network = from_record(ModelConfig, begun.record["config"])
         model = replace(network, dropout=model.dropout)
     model = replace(model, num_classes=label_set.num_classes)
     config = replace(config, model=model, num_workers=workers)
-    return replace(config, batch_size=largest_batch(config, device)) if config.batch_size == "auto" else config
+    if config.batch_size == "auto":
+        begun = checkpoint_so_far(config)  # memory may be another one now; the run stays what it is
+        found = largest_batch(config, device, num_samples) if begun is None else begun.record["config"]["batch_size"]
+        config = replace(config, batch_size=found)
+    return config
+
+
+def checkpoint_so_far(config: TrainConfig) -> Checkpoint | None:
+    """The last checkpoint of a run that is to go on, or None.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    last = RunPaths(config).last
+    return read_checkpoint(last) if config.resume and last.exists() else None
 
 
 def checkpoint_to_resume(

@@ -19,12 +19,15 @@ MAX_PART = 1024
 """Images at once that are not exceeded, whatever the memory."""
 
 
-def largest_batch(config: TrainConfig, device: torch.device) -> int:
+def largest_batch(config: TrainConfig, device: torch.device, num_samples: int) -> int:
     """The most images a step that the memory of every process takes, in the phase that needs most.
+
+    They are not more than an epoch has, unless it has fewer than there are parts of a step.
 
     Args:
         config: The run, with its network; `batch_size` is not looked at.
         device: An accelerator.
+        num_samples: Images an epoch.
 
     Raises:
         InputError: It is none, since a system pretends to have more main memory than it has; or not even a part of the
@@ -34,7 +37,9 @@ def largest_batch(config: TrainConfig, device: torch.device) -> int:
         raise InputError(
             "batch_size is auto, which tries out an accelerator's memory, and device is cpu; give a number"
         )
-    part = largest_that(lambda images: fits(images, config, device), MAX_PART)
+    num_parts = num_processes() * config.accumulation
+    limit = max(1, min(MAX_PART, num_samples // num_parts))
+    part = largest_that(lambda images: fits(images, config, device), limit)
     part = int(min(number for (number,) in everyones([part])))
     if part == 0:
         height, width = config.crop_size
@@ -42,7 +47,7 @@ def largest_batch(config: TrainConfig, device: torch.device) -> int:
             f"the memory of {device} is too small for one crop of {height}x{width}; lower crop_size, add --recompute, "
             "or choose a smaller backbone"
         )
-    return part * num_processes() * config.accumulation
+    return part * num_parts
 
 
 def largest_that(is_possible: Callable[[int], bool], limit: int) -> int:
@@ -63,8 +68,7 @@ def fits(images: int, config: TrainConfig, device: torch.device) -> bool:
     image = torch.zeros(images, height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)  # (N, 3, H, W)
     label = torch.zeros(images, height, width, dtype=torch.uint8)  # (N, H, W)
     step = single_step(Batch(image, label, ("trial",) * images))
-    # A step that changes nothing: what is tried is memory.
-    config = replace(config, precision=config.precision, compile=False)
+    config = replace(config, compile=False)  # it takes minutes, and not more memory
     try:
         for phase in config.phases:
             learner = make_learner(DeepLabV3(config.model), config, device)
