@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,9 @@ def through(block: nn.Module, x: Tensor, *, recompute: bool) -> Tensor:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _statistics_kept(block)
 
-    computed: Tensor = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+    # torch's compiler takes no contexts of ours and needs none: it moves the statistics once, whatever it recomputes.
+    options: dict[str, Any] = {} if torch.compiler.is_compiling() else {"context_fn": contexts}
+    computed: Tensor = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, **options)
     return computed
 
 

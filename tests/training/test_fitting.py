@@ -15,6 +15,7 @@ from deeplabv3.training import beginning, fitting
 from deeplabv3.training.fitting import fits, largest_batch, largest_that
 from deeplabv3.training.loop import train
 from deeplabv3.training.state import RunPaths
+from deeplabv3.training.step import train_step
 from deeplabv3.training.stopping import Stopped
 from tests.training.conftest import CPU, final_state
 
@@ -70,11 +71,11 @@ def test_main_memory_is_not_tried_out(train_config):
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_trial_goes_through_every_phase(train_config, monkeypatch, precision):
     """Two steps each, at the phase's stride, of the images asked for."""
-    seen, real = [], fitting.train_step
+    seen = []
 
     def watched(learner, batch, *rest):
         seen.append((learner.model.config.output_stride, len(batch.parts[0].image)))
-        return real(learner, batch, *rest)
+        return train_step(learner, batch, *rest)
 
     monkeypatch.setattr(fitting, "train_step", watched)
     phases = (Phase(epochs=1, learning_rate=0.1), Phase(epochs=1, learning_rate=0.1, output_stride=8))

@@ -23,7 +23,9 @@ from deeplabv3.training.stopping import Stopped
 from tests.training.conftest import CPU, final_state, learner_of, random_batch
 
 RATE = 0.01
-each_grouping = pytest.mark.parametrize(("factor", "has_decay"), [(1.0, True), (10.0, True), (1.0, False), (10.0, False)])
+each_grouping = pytest.mark.parametrize(
+    ("factor", "has_decay"), [(1.0, True), (10.0, True), (1.0, False), (10.0, False)]
+)
 
 
 @pytest.fixture

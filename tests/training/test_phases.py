@@ -158,7 +158,9 @@ def test_paper_recipe_from_end_to_end(streets, tmp_path, seen):
 def test_run_of_steps_ends_within_an_epoch(train_config, seen):
     """Five steps are two epochs of two and a half one, which is validated and kept as a whole one is."""
     phases = (Phase(steps=5, learning_rate=0.05, warmup_steps=2),)
-    config = replace(train_config, phases=phases, save_checkpoint_index=1, checkpoint_name="at_{epoch}", eval_interval=2)
+    config = replace(
+        train_config, phases=phases, save_checkpoint_index=1, checkpoint_name="at_{epoch}", eval_interval=2
+    )
     history = train(config)
     assert [step[:2] for step in seen] == [(step, learning_rate(step, phases, 2)) for step in range(5)]
     assert [entry["step"] for entry in history] == [2, 4, 5]

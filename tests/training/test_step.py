@@ -17,8 +17,9 @@ from deeplabv3.training import loop, step
 from deeplabv3.training.learner import make_learner
 from deeplabv3.training.loop import train
 from deeplabv3.training.losses import class_weights_of
+from deeplabv3.training.schedule import learning_rate
 from deeplabv3.training.state import Position, RunPaths, restore, write_history
-from deeplabv3.training.step import settle, single_step, steps_of, train_step
+from deeplabv3.training.step import Outcome, settle, single_step, steps_of, train_step
 from deeplabv3.training.stopping import Stopped, StopSignals
 from tests.training.conftest import CPU, final_state, learner_of, random_batch
 
@@ -65,8 +66,9 @@ def trainable(learner):
     return [value for value in learner.model.parameters() if value.requires_grad]
 
 
-def trained(learner, config, class_weights, num_parts, change=lambda step: step):
+def trained(begun, num_parts, change=lambda step: step):
     """Gradients of each of ten steps, the losses, and the weights in the end."""
+    learner, config, class_weights = begun
     gradients, losses = [], []
     for number in range(10):
         made = change(in_parts(uneven_batch(number), num_parts, class_weights))
@@ -77,7 +79,7 @@ def trained(learner, config, class_weights, num_parts, change=lambda step: step)
 
 @pytest.mark.parametrize("num_parts", [2, 3, 6])
 def test_parts_are_the_whole_batch(double_learner, num_parts):
-    whole, parts = trained(*double_learner(), 1), trained(*double_learner(), num_parts)
+    whole, parts = trained(double_learner(), 1), trained(double_learner(), num_parts)
     assert distance(parts[0], whole[0]) < 1e-12
     torch.testing.assert_close(parts[1], whole[1], rtol=1e-12, atol=0)
     assert distance(parts[2], whole[2]) < 1e-12
@@ -86,8 +88,8 @@ def test_parts_are_the_whole_batch(double_learner, num_parts):
 
 def test_equal_shares_are_not_the_whole_batch(double_learner):
     """What the test above would not see if it were too lenient."""
-    whole = trained(*double_learner(), 1)
-    equal = trained(*double_learner(), 3, lambda made: replace(made, shares=[1 / 3] * 3))
+    whole = trained(double_learner(), 1)
+    equal = trained(double_learner(), 3, lambda made: replace(made, shares=[1 / 3] * 3))
     assert distance(equal[0], whole[0]) > 0.1
     assert distance(equal[2], whole[2]) > 1e-6
 
@@ -107,6 +109,18 @@ def test_batch_without_a_labelled_pixel_is_empty():
     assert (made.shares, made.is_empty) == ([0.0, 0.0], True)
 
 
+def test_run_in_parts_is_the_run(train_config, tmp_path):
+    """Of whole steps and of three parts each, which differ in the order of sums alone."""
+    model = replace(train_config.model, dropout=0.0)
+    config = replace(train_config, model=model, phases=(replace(FROZEN[0], learning_rate=1e-3),))
+    histories = [
+        train(replace(config, accumulation=parts, run_dir=tmp_path / f"run_{parts}", eval_batch_size=3))
+        for parts in (1, 3)
+    ]
+    losses = [[entry[name] for entry in history for name in ("train_loss", "val_loss")] for history in histories]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
 @pytest.fixture
 def half_learner(tiny_config, train_config):
     """A network whose convolutions are float16."""
@@ -123,7 +137,8 @@ def test_float16_learns(half_learner):
     learner, config = half_learner
     set_scale(learner.scaler, 256.0)
     before = digest(dict(learner.model.named_parameters()), "")
-    assert 0 < train_step(learner, single_step(random_batch()), 0.1, 0, config).value() < 10
+    loss = train_step(learner, single_step(random_batch()), 0.1, 0, config).value()
+    assert loss == pytest.approx(3, abs=2)
     assert learner.scaler.get_scale() == 256
     assert digest(dict(learner.model.named_parameters()), "") != before
 
@@ -212,11 +227,11 @@ def test_resume_needs_the_scale(half_run, tmp_path, stop_at, monkeypatch, part):
 @pytest.fixture
 def spoiled_third_step(monkeypatch):
     """The loss of the third step is NaN; gives the outcomes of the steps taken so far."""
-    outcomes = []
+    outcomes: list[Outcome] = []
 
     def spoiled(*arguments):
         outcome = train_step(*arguments)
-        outcomes.append(replace(outcome, loss=outcome.loss * float("nan")) if len(outcomes) == 2 else outcome)
+        outcomes.append(replace(outcome, loss=torch.tensor(torch.nan)) if len(outcomes) == 2 else outcome)
         return outcomes[-1]
 
     monkeypatch.setattr(loop, "train_step", spoiled)
@@ -250,16 +265,14 @@ def test_nothing_is_saved_of_an_epoch_that_broke(train_config, spoiled_third_ste
 
 
 def test_stop_right_behind_it_saves_nothing(train_config, spoiled_third_step, monkeypatch):
-    """The signal comes in the step whose outcome nobody has asked for yet."""
-    spoiled = loop.train_step
+    """The signal comes when the third step has begun, whose outcome nobody has asked for yet."""
 
-    def and_stop(*arguments):
-        outcome = spoiled(*arguments)
-        if len(spoiled_third_step) == 3:
+    def rate_and_stop(step, *arguments):
+        if step == len(spoiled_third_step) == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        return outcome
+        return learning_rate(step, *arguments)
 
-    monkeypatch.setattr(loop, "train_step", and_stop)
+    monkeypatch.setattr(loop, "learning_rate", rate_and_stop)
     with pytest.raises(NonFiniteError, match="step 2: "):
         train(train_config)
     assert len(spoiled_third_step) == 3
