@@ -15,7 +15,7 @@ PHASES = (
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # the compiler's own
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("recompute", [False, True])
 def test_compiled_run_has_the_same_losses(train_config, tmp_path, recompute):
