@@ -25,7 +25,7 @@ from deeplabv3.config import (
     UnpackConfig,
 )
 from deeplabv3.distributed import is_first
-from deeplabv3.errors import DeepLabError, InputError
+from deeplabv3.errors import DeepLabError, DeviceMemoryError, InputError
 
 if TYPE_CHECKING:
     from deeplabv3.evaluation.scores import Scores
@@ -60,7 +60,7 @@ def guarded(program: str, run: Callable[[], int | None]) -> int:
     try:
         code = run()
     except DeepLabError as error:
-        if is_first():  # of several processes, each finds the same mistake
+        if is_first() or isinstance(error, DeviceMemoryError):  # of several processes, each finds any other mistake
             print(f"{program}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     except BrokenPipeError:  # whoever reads what is printed, as `head` does, has seen enough
@@ -70,13 +70,15 @@ def guarded(program: str, run: Callable[[], int | None]) -> int:
         print(f"{program}: error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+        if is_first():
+            print(f"{program}: interrupted", file=sys.stderr)
         return 130
     except BaseException as error:
         if not hasattr(error, "exit_code"):  # training.stopping.Stopped, whose room imports torch
             raise
         hint = "" if program.endswith("demo") else "; go on with the same command and --resume"
-        print(f"{program}: {error}{hint}", file=sys.stderr)
+        if is_first():
+            print(f"{program}: {error}{hint}", file=sys.stderr)
         return int(error.exit_code)
     return code or 0
 

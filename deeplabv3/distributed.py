@@ -10,6 +10,7 @@ are printed and written by rank 0.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,12 +19,16 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from deeplabv3.errors import InputError, ProcessError
+from deeplabv3.errors import DeepLabError, DeviceMemoryError, InputError, ProcessError
 
 Item = TypeVar("Item")
 
 PATIENCE = timedelta(days=1)
 """How long a process waits for the others; one that died is noticed at once."""
+
+_ENDED: list[Any] = []
+"""Groups that were left. They live as long as the process: gloo's destructor waits for threads that may be waiting for
+the interpreter's lock, and gradient exchange, if it frees a group last, holds that (pytorch/pytorch issue 56297)."""
 
 
 def _of_torchrun(name: str, alone: int) -> int:
@@ -102,7 +107,17 @@ def process_group() -> Iterator[None]:
             raise
         raise ProcessError("another process has ended; its own message says why") from error
     finally:
-        dist.destroy_process_group()
+        _ENDED.append(dist.group.WORLD)
+        # NCCL would wait for an exchange that others are in; the end of the process ends it.
+        if not (torch.cuda.is_available() and _is_of_one_process(sys.exc_info()[1])):
+            dist.destroy_process_group()
+
+
+def _is_of_one_process(error: BaseException | None) -> bool:
+    """Whether the other processes may be in the middle of a step, and not raise the same."""
+    if isinstance(error, DeepLabError):
+        return isinstance(error, DeviceMemoryError | ProcessError)
+    return isinstance(error, Exception | KeyboardInterrupt)
 
 
 def everyones(values: Sequence[float]) -> list[list[float]]:

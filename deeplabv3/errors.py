@@ -4,7 +4,8 @@
     |-- InputError            what a user typed or supplied; the command line exits with 2
     |   |-- DatasetError      a folder, an image, a label or a label set
     |   |-- CheckpointError   a file of weights: damaged, of another model, or not there
-    |   `-- OutputError       a file or folder that cannot be written
+    |   |-- OutputError       a file or folder that cannot be written
+    |   `-- DeviceMemoryError the memory of a device is too small for what was asked
     |-- NonFiniteError        the loss or a gradient became NaN or infinite; exits with 1
     `-- ProcessError          another process of the same work has ended; exits with 1
 
@@ -31,6 +32,10 @@ class CheckpointError(InputError):
 
 class OutputError(InputError):
     """A file or a folder cannot be written; what was there before is untouched."""
+
+
+class DeviceMemoryError(InputError):
+    """The memory of a device is too small. Of several processes one alone may meet it, in the middle of a step."""
 
 
 class NonFiniteError(DeepLabError):

@@ -13,7 +13,7 @@ from deeplabv3.data.frames import label_set_of as label_set_of_data
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.data.sampling import ClassPixels, class_pixels, num_batches, part_size
 from deeplabv3.data.workers import default_num_workers
-from deeplabv3.distributed import ending_together, is_first, local_rank
+from deeplabv3.distributed import ending_together, is_first, local_rank, num_processes
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.files import require_writable
 from deeplabv3.model.checkpoint import (
@@ -189,9 +189,21 @@ def checkpoint_to_resume(
     changed = changes(checkpoint.record["config"], config)
     if before != epoch_content:
         changed = ", ".join(filter(None, [f"an epoch of {before} -> {epoch_content}", changed]))
-    if changed and is_first():
-        print(f"note: the run goes on with other values than it began with: {changed}", file=sys.stderr)
+    if changed:
+        _tell(f"the run goes on with other values than it began with: {changed}")
+    others = checkpoint.record.get("num_processes", 1)
+    if others != num_processes():
+        _tell(
+            f"{paths.last} was saved by {others} process{'es' * (others > 1)} and goes on in {num_processes()}: on the "
+            "same samples, but not to the same last digits"
+        )
     return checkpoint
+
+
+def _tell(note: str) -> None:
+    """Say something once, whatever the number of processes."""
+    if is_first():
+        print(f"note: {note}", file=sys.stderr)
 
 
 def load_initial_weights(model: DeepLabV3, config: TrainConfig, label_set: LabelSet) -> None:
@@ -212,17 +224,15 @@ def load_initial_weights(model: DeepLabV3, config: TrainConfig, label_set: Label
     before = label_set_of(checkpoint)
     if before.names != label_set.names:
         theirs |= {name: value for name, value in ours.items() if name.startswith(CLASSIFIERS)}
-        print(
-            f"note: {config.weights} was trained on {before.num_classes} classes of {before.name}; the classifier for "
-            f"the {label_set.num_classes} of {label_set.name} begins anew, all else is kept",
-            file=sys.stderr,
+        _tell(
+            f"{config.weights} was trained on {before.num_classes} classes of {before.name}; the classifier for "
+            f"the {label_set.num_classes} of {label_set.name} begins anew, all else is kept"
         )
     dropout = model_config_of(checkpoint).dropout
     if dropout != config.model.dropout:
-        print(
-            f"note: dropout is {config.model.dropout}, and {config.weights} was made with {dropout}; --dropout "
-            f"{dropout} keeps that",
-            file=sys.stderr,
+        _tell(
+            f"dropout is {config.model.dropout}, and {config.weights} was made with {dropout}; --dropout "
+            f"{dropout} keeps that"
         )
     faults = differences(ours, theirs)
     if faults:

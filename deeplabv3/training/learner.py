@@ -135,6 +135,21 @@ def enter_phase(learner: Learner, phase: Phase, config: TrainConfig) -> None:
         learner.network.compile()
     if num_processes() > 1:
         learner.network = DistributedDataParallel(learner.network, gradient_as_bucket_view=True, **_UNSENT)
+        _settle_exchange(learner)
+        set_training(model, phase)
+
+
+def _settle_exchange(learner: Learner) -> None:
+    """Let torch find the order that it exchanges gradients in, which it would do in the first step.
+
+    In that step it would take another one, and three numbers or more have other sums in another order. A run that goes
+    on has a first step where one that was not interrupted has none.
+    """
+    learner.model.eval()  # statistics stay as they are
+    image = torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=learner.device)
+    with torch.compiler.set_stance("force_eager"):
+        logits, auxiliary = learner.network(image)  # (1, K, 64, 64) both
+    (logits.sum() if auxiliary is None else logits.sum() + auxiliary.sum()).backward()
 
 
 def set_training(model: DeepLabV3, phase: Phase) -> None:

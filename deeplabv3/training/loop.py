@@ -14,7 +14,7 @@ import torch
 from deeplabv3.config import InferenceConfig, TrainConfig
 from deeplabv3.data.loading import train_batches
 from deeplabv3.distributed import ending_together, everyones, is_first, process_group
-from deeplabv3.errors import DatasetError, InputError
+from deeplabv3.errors import DatasetError, DeviceMemoryError
 from deeplabv3.evaluation.scores import number
 from deeplabv3.files import make_dir, write_whole
 from deeplabv3.model.checkpoint import encode_checkpoint
@@ -61,7 +61,8 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     torch.manual_seed(config.seed)
     model = DeepLabV3(config.model)
     if run.start is None:
-        load_initial_weights(model, config, run.label_set)
+        with ending_together():
+            load_initial_weights(model, config, run.label_set)
     learner = make_learner(model, config, run.device)
 
     # 3. Resume.
@@ -130,7 +131,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
                 if epoch + 1 < epochs:
                     stop.check()
         except torch.OutOfMemoryError as error:
-            raise InputError(_too_large(config, run.device)) from error
+            raise DeviceMemoryError(_too_large(config, run.device)) from error
         except (Stopped, DatasetError) as reason:
             stop.save_undisturbed()
             settle(outcomes, position)

@@ -17,6 +17,7 @@ from deeplabv3 import __version__
 from deeplabv3.config import ModelConfig, TrainConfig
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.labels import LabelSet
+from deeplabv3.distributed import num_processes
 from deeplabv3.model.checkpoint import SUFFIX, Checkpoint, load_weights
 from deeplabv3.records import default_record, from_record, to_record
 from deeplabv3.report.curves import History, plot_losses, write_log, write_losses
@@ -240,5 +241,6 @@ def state_record(
         "config": to_record(config),
         "position": asdict(position),
         "epoch_content": epoch_content,
+        "num_processes": num_processes(),
         "versions": {"deeplabv3": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }

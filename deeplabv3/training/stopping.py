@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-from deeplabv3.distributed import everyones, num_processes
+from deeplabv3.distributed import everyones, is_first, num_processes
 
 _NOTE = b"\nstopping after this step and saving; press Ctrl-C again to stop without saving\n"
 
@@ -65,7 +65,8 @@ class StopSignals:
         if self._number == number == signal.SIGINT:
             raise KeyboardInterrupt
         self._number = number
-        os.write(2, _NOTE)  # print is not safe here: it may be what was interrupted
+        if number == signal.SIGINT and is_first():
+            os.write(2, _NOTE)  # print is not safe here: it may be what was interrupted
 
     @property
     def number(self) -> int:
