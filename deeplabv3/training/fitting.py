@@ -9,7 +9,7 @@ import torch
 
 from deeplabv3.config import TrainConfig
 from deeplabv3.data.batches import Batch
-from deeplabv3.distributed import everyones, num_processes
+from deeplabv3.distributed import require_single
 from deeplabv3.errors import InputError
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.learner import enter_phase, make_learner
@@ -20,7 +20,7 @@ MAX_PART = 1024
 
 
 def largest_batch(config: TrainConfig, device: torch.device, num_samples: int) -> int:
-    """The most images a step that the memory of every process takes, in the phase that needs most.
+    """The most images a step that an accelerator's memory takes, in the phase that needs most.
 
     They are not more than an epoch has, unless it has fewer than there are parts of a step.
 
@@ -30,24 +30,23 @@ def largest_batch(config: TrainConfig, device: torch.device, num_samples: int) -
         num_samples: Images an epoch.
 
     Raises:
-        InputError: It is none, since a system pretends to have more main memory than it has; or not even a part of the
-            least size fits.
+        InputError: It is none, since a system pretends to have more main memory than it has; or not even one image
+            fits; or there are several processes.
     """
     if device.type == "cpu":
         raise InputError(
             "batch_size is auto, which tries out an accelerator's memory, and device is cpu; give a number"
         )
-    num_parts = num_processes() * config.accumulation
-    limit = max(1, min(MAX_PART, num_samples // num_parts))
+    require_single("the search of the largest batch")  # a process whose memory is full leaves the others waiting
+    limit = max(1, min(MAX_PART, num_samples // config.accumulation))
     part = largest_that(lambda images: fits(images, config, device), limit)
-    part = int(min(number for (number,) in everyones([part])))
     if part == 0:
         height, width = config.crop_size
         raise InputError(
             f"the memory of {device} is too small for one crop of {height}x{width}; lower crop_size, add --recompute, "
             "or choose a smaller backbone"
         )
-    return part * num_parts
+    return part * config.accumulation
 
 
 def largest_that(is_possible: Callable[[int], bool], limit: int) -> int:
@@ -64,21 +63,24 @@ def largest_that(is_possible: Callable[[int], bool], limit: int) -> int:
 
 def fits(images: int, config: TrainConfig, device: torch.device) -> bool:
     """Whether two updates of the weights from so many images at once fit into a device's memory, in every phase."""
+    try:
+        _try(images, config, device)
+        is_possible = True
+    except torch.OutOfMemoryError:
+        is_possible = False
+    if device.type == "cuda":  # only here, behind the error, is what it held on to free
+        torch.cuda.empty_cache()
+    return is_possible
+
+
+def _try(images: int, config: TrainConfig, device: torch.device) -> None:
     height, width = config.crop_size
     image = torch.zeros(images, height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)  # (N, 3, H, W)
     label = torch.zeros(images, height, width, dtype=torch.uint8)  # (N, H, W)
     step = single_step(Batch(image, label, ("trial",) * images))
     config = replace(config, compile=False)  # it takes minutes, and not more memory
-    try:
-        for phase in config.phases:
-            learner = make_learner(DeepLabV3(config.model), config, device)
-            enter_phase(learner, phase, config)
-            for number in range(2):
-                train_step(learner, step, 0.0, number, config).value()
-    except torch.OutOfMemoryError:
-        return False
-    finally:
-        learner = None  # type: ignore[assignment]  # before the cache can be emptied
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    return True
+    learner = make_learner(DeepLabV3(config.model), config, device)
+    for phase in config.phases:
+        enter_phase(learner, phase, config)
+        for number in range(2):
+            train_step(learner, step, 0.0, number, config).value()
