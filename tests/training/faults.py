@@ -2,24 +2,23 @@
 
     torchrun --nproc-per-node N -m tests.training.faults OUT FAULT train DATA RUN ...
 
-FAULT is JSON: `rank`, `place`, `which` (the how many-th time, from 1), `action`; null for none. Each process writes its
-exit code to OUT, which torchrun's own does not tell.
+FAULT is JSON, null for none: `rank`, `place`, `which` (the how many-th time, from 1), `action`, `broken` (a frame).
+Each process writes its exit code to OUT, since torchrun's own does not tell it.
 """
 
 import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import torch
 
 from deeplabv3 import files
 from deeplabv3.cli import main
-from deeplabv3.data.cityscapes import find_samples
+from deeplabv3.data import loading
 from deeplabv3.distributed import rank
-from deeplabv3.errors import OutputError
+from deeplabv3.errors import DatasetError
 from deeplabv3.evaluation import evaluate
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training import beginning, loop, step
@@ -29,8 +28,7 @@ def run(out: Path, fault: dict | None, words: list[str]) -> int:
     torch.set_num_threads(1)
     if fault and fault["rank"] in (rank(), -1):
         PLACES[fault["place"]](Counter(fault["which"], ACTIONS[fault["action"]]))
-    if fault and fault["place"] == "read":
-        take_unchecked()
+        break_frame(fault.get("broken"))
     code = main(words)
     (out / f"{rank()}.code").write_text(str(code))
     return code
@@ -80,18 +78,11 @@ def in_save(due):
         real = os.fsync
         files.os.fsync = lambda handle: (due() if is_checkpoint(handle) else None, real(handle))[1]
     else:
-        real_by = loop.by_the_first
-
-        def by_the_first(what, *arguments):
-            if what.__name__ == "save":
-                due()
-            return real_by(what, *arguments)
-
-        loop.by_the_first = by_the_first
+        before(loop, "by_the_first", due, lambda what, *_: what.__name__ == "save")
 
 
 def is_checkpoint(handle):
-    return os.readlink(f"/proc/self/fd/{handle}").endswith(".last.safetensors.partial")
+    return Path(f"/proc/self/fd/{handle}").readlink().name == ".last.safetensors.partial"
 
 
 def in_evaluation(due):
@@ -99,34 +90,41 @@ def in_evaluation(due):
 
 
 def in_read(due):
-    """A frame that was whole when it was checked: what is read is half of it."""
     before(step, "_importance", due)
 
 
-def in_page(due):
-    before(loop, "write_run_page", due)
+def in_end(due):
+    """When the run is written and its last log is not."""
+    before(loop, "by_the_first", due, lambda what, *_: what.__name__ == "write_history")
 
 
 def in_set_up(due):
     before(beginning, "completed", due)
 
 
-def before(module, name, due):
+def before(module, name, due, applies=lambda *_, **__: True):
     real = getattr(module, name)
 
     def replaced(*arguments, **options):
-        due()
+        if applies(*arguments, **options):
+            due()
         return real(*arguments, **options)
 
-    replaced.__name__ = name
     setattr(module, name, replaced)
 
 
-def take_unchecked():
-    def samples(config, _):
-        return *(find_samples(config.data_dir, split) for split in ("train", "val")), {}
+def break_frame(path):
+    """A frame that was whole when it was checked cannot be read any more."""
 
-    beginning.sound_frames = samples
+    def read_bytes_of(real):
+        def read(sample, *arguments, **options):
+            if str(sample.image_path) == path:
+                raise DatasetError(f"{path} cannot be read: it is broken")
+            return real(sample, *arguments, **options)
+
+        return read
+
+    loading.read_sample, loading.read_frame = read_bytes_of(loading.read_sample), read_bytes_of(loading.read_frame)
 
 
 def fail(error):
@@ -150,9 +148,10 @@ PLACES = {
     "update": in_update,
     "save": in_save,
     "evaluation": in_evaluation,
-    "page": in_page,
+    "end": in_end,
     "set up": in_set_up,
-    "read": lambda due: None,
+    "read": in_read,
+    "frame": lambda due: None,
 }
 
 ACTIONS = {
@@ -162,9 +161,7 @@ ACTIONS = {
     "interrupt twice": send(signal.SIGINT, signal.SIGINT),
     "memory": fail(torch.OutOfMemoryError("memory")),
     "full": fail(OSError(28, "No space left on device")),
-    "unwritable": fail(OutputError("PATH cannot be written")),
     "defect": fail(ValueError("a defect of the program")),
-    "sleep": lambda: time.sleep(600),
     "none": lambda: None,
 }
 

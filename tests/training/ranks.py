@@ -46,7 +46,7 @@ class Ranks:
         self.server.stdout.close()
 
     def __call__(self, processes, function, out, *arguments, timeout=60):
-        """What became of so many processes that call a function: `codes` (None: still there), `out`, `err`, `seconds`."""
+        """What became of processes that call a function: `codes` (None: still there), `out`, `err`, `seconds`."""
         start = {"processes": processes, "function": function, "out": str(out), "timeout": timeout}
         self.server.stdin.write(json.dumps({**start, "arguments": arguments}) + "\n")
         self.server.stdin.flush()

@@ -25,8 +25,8 @@ from deeplabv3.training.step import steps_of, train_step
 from deeplabv3.training.stopping import StopSignals
 from deeplabv3.training.synchronised import GlobalBatchNorm
 
-IMAGES, STEPS, CPU = 4, 10, torch.device("cpu")
-"""Images a step, of all processes together."""
+IMAGES, STEPS, RATE, CPU = 4, 10, 0.01, torch.device("cpu")
+"""Images are those of all processes together."""
 
 
 def learn(out: Path, frozen: bool, accumulation: int = 1, synchronised: bool = True) -> None:
@@ -39,7 +39,7 @@ def learn(out: Path, frozen: bool, accumulation: int = 1, synchronised: bool = T
             backbone="resnet18", width=16, aspp_channels=8, auxiliary_channels=8, num_classes=4, dropout=0.0
         ),
         loss=LossConfig(class_weights=(1.0, 2.0, 0.5, 3.0)),
-        phases=(Phase(steps=STEPS, learning_rate=0.05, frozen_batch_norm=frozen),),
+        phases=(Phase(steps=STEPS, learning_rate=RATE, frozen_batch_norm=frozen),),
         batch_size=IMAGES,
         accumulation=accumulation,
         crop_size=(32, 48),
@@ -54,7 +54,7 @@ def learn(out: Path, frozen: bool, accumulation: int = 1, synchronised: bool = T
         enter_phase(learner, config.phases[0], config)
         losses = []
         for step, taken in enumerate(steps_of(own(batches, config), accumulation, weights, StopSignals())):
-            losses.append(train_step(learner, taken, 0.05, step, config, weights).value())
+            losses.append(train_step(learner, taken, RATE, step, config, weights).value())
     assert len(losses) == STEPS
     (out / f"{rank()}.safetensors").write_bytes(encode_checkpoint(state_tensors(learner), {"losses": losses}))
 
