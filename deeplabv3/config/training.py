@@ -76,8 +76,8 @@ class TrainConfig:
         decay_norm_and_bias: Whether weight_decay takes in the weights of batch norm and all biases.
         average_decay: Decay of a moving average of the weights, which is scored beside them and is what checkpoints are
             used with; 0 keeps none, 0.999 reaches over some 1,000 steps.
-        batch_size: Images a step, of all processes together; auto, in a single process, finds the most that the memory of
-            an accelerator takes.
+        batch_size: Images a step, of all processes together; auto, in one process, finds the most that the memory of an
+            accelerator takes.
         accumulation: Parts that each process takes its images of a step in, one after the other, to save memory.
         recompute: Keep only the backbone's block outputs and compute the rest of them again on the way back: less
             memory, about a third more time.
