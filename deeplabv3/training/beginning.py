@@ -160,7 +160,7 @@ def checkpoint_so_far(config: TrainConfig) -> Checkpoint | None:
 def checkpoint_to_resume(
     paths: RunPaths, config: TrainConfig, label_set: LabelSet, epoch_content: str
 ) -> Checkpoint | None:
-    """The checkpoint to go on from, or None for a new run.
+    """The checkpoint to go on from, or None for a new run, or for one that ended before it had a checkpoint.
 
     Raises:
         InputError: There is a run already and it is not to be resumed, or the other way round; or the run was on other
@@ -172,6 +172,9 @@ def checkpoint_to_resume(
             raise InputError(
                 f"{there[0]} is there already: add --resume to go on with its run, or choose another folder"
             )
+        return None
+    if not paths.last.exists() and paths.config.exists():  # it is written before the first checkpoint
+        _tell(f"the run in {paths.run_dir} ended before its first checkpoint; it begins anew")
         return None
     if not paths.last.exists():
         raise InputError(f"there is no run to resume: {paths.last} does not exist; leave --resume out to start one")

@@ -11,10 +11,10 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from deeplabv3 import files
 from deeplabv3.cli import main
 from deeplabv3.data import loading
 from deeplabv3.distributed import rank
@@ -24,7 +24,7 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training import beginning, loop, step
 
 
-def run(out: Path, fault: dict | None, words: list[str]) -> int:
+def run(out: Path, fault: dict[str, Any] | None, words: list[str]) -> int:
     torch.set_num_threads(1)
     if fault and fault["rank"] in (rank(), -1):
         PLACES[fault["place"]](Counter(fault["which"], ACTIONS[fault["action"]]))
@@ -54,7 +54,7 @@ def in_forward(due):
             due()
         return real(self, features)
 
-    DeepLabV3._grid_logits = grid_logits
+    setattr(DeepLabV3, "_grid_logits", grid_logits)  # noqa: B010
 
 
 def in_backward(due):
@@ -65,7 +65,7 @@ def in_backward(due):
             features.last.register_hook(due)
         return real(self, features)
 
-    DeepLabV3._grid_logits = grid_logits
+    setattr(DeepLabV3, "_grid_logits", grid_logits)  # noqa: B010
 
 
 def in_update(due):
@@ -75,8 +75,7 @@ def in_update(due):
 def in_save(due):
     """When the first process has written the file and not renamed it yet; the others when they are about to wait."""
     if rank() == 0:
-        real = os.fsync
-        files.os.fsync = lambda handle: (due() if is_checkpoint(handle) else None, real(handle))[1]
+        before(os, "fsync", due, is_checkpoint)
     else:
         before(loop, "by_the_first", due, lambda what, *_: what.__name__ == "save")
 
@@ -116,15 +115,13 @@ def before(module, name, due, applies=lambda *_, **__: True):
 def break_frame(path):
     """A frame that was whole when it was checked cannot be read any more."""
 
-    def read_bytes_of(real):
-        def read(sample, *arguments, **options):
-            if str(sample.image_path) == path:
-                raise DatasetError(f"{path} cannot be read: it is broken")
-            return real(sample, *arguments, **options)
-
-        return read
-
-    loading.read_sample, loading.read_frame = read_bytes_of(loading.read_sample), read_bytes_of(loading.read_frame)
+    for name in ("read_sample", "read_frame"):
+        before(
+            loading,
+            name,
+            fail(DatasetError(f"{path} cannot be read: it is broken")),
+            lambda sample, *_, **__: str(sample.image_path) == path,
+        )
 
 
 def fail(error):

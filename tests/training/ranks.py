@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,7 +25,11 @@ from deeplabv3.cli import parse
 from tests.conftest import REPOSITORY
 from tests.training import faults, together
 
-FUNCTIONS = {"command": faults.run, "learn": together.learn, "normalise": together.normalise}
+FUNCTIONS: dict[str, Callable[..., int | None]] = {
+    "command": faults.run,
+    "learn": together.learn,
+    "normalise": together.normalise,
+}
 
 
 class Ranks:

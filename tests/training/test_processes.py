@@ -221,9 +221,7 @@ def test_killed_process_ends_all_and_the_run_goes_on(run, whole, place, rank, wh
     assert ended["err"] == [ENDED if rank else "", ""]
     if run.last.exists():
         read_checkpoint(run.last)
-        run.resume(2)
-    else:
-        run(2)
+    run(2, *(["--resume"] if (run.dir / "config.yaml").exists() else []))
     assert run.state() == whole(2).state()
 
 
