@@ -5,7 +5,7 @@
 Each process is pinned to a core of its own and computes with one thread. All else is the same: the network, the global
 batch, the step of a run with its exchange of gradients and synchronised batch norm; images and labels are noise that
 lies in memory, so that reading has no part in it. The speed of a round is that of its slowest process; rounds of 1 and
-of 2 processes alternate, and the figure is the median of 5. `frozen` has frozen batch norm, whose difference to the
+of 2 processes alternate, and the figure is the median of 3. `frozen` has frozen batch norm, whose difference to the
 line before is what synchronising costs. The last line is one JSON object: `ours` is 2 processes, `peer` 1, and the
 ratio is 2.0 where nothing is lost. Both cores have to be idle otherwise.
 """
@@ -32,7 +32,7 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.learner import Learner, enter_phase, make_learner
 from deeplabv3.training.step import Step, train_step
 
-ROUNDS, SECONDS = 5, 20.0
+ROUNDS, SECONDS = 3, 8.0
 """A round lasts about so long, and two steps at least."""
 
 

@@ -40,11 +40,15 @@ class Phase:
         """
         both = {"epochs": self.epochs, "steps": self.steps}
         given = [name for name, value in both.items() if value is not None]
-        require(len(given) == 1, "phases", both, "a phase has either epochs or steps; give one of them")
+        allowed = "a phase has epochs or steps, one of them, as in '[{steps: 400, learning_rate: 0.01}]'"
+        require(len(given) == 1, "phases", [self.epochs, self.steps], allowed)
         require((both[given[0]] or 0) >= 1, given[0], both[given[0]], f"a phase has at least 1 {given[0][:-1]}")
         ok = 0 < self.learning_rate < math.inf
         require(ok, "learning_rate", self.learning_rate, "give a finite rate above 0")
-        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "give at least 0")
+        most = math.inf if self.steps is None else self.steps
+        require(
+            0 <= self.warmup_steps <= most, "warmup_steps", self.warmup_steps, f"give 0 to the phase's steps, {most}"
+        )
         require_output_stride(self.output_stride)
 
 

@@ -77,6 +77,7 @@ def set_up(config: TrainConfig) -> Run:
         device = choose_device(config.device)
         if device.type == "cuda":
             torch.cuda.set_device(device)  # several processes exchange their gradients there
+            torch.backends.cudnn.benchmark = True  # crops are of one size, so the fastest kernels are worth a search
         labels = label_set_of_data(config.data_dir, config.labels)
         label_set = labels.without(config.ignored_classes)
         for folder in RunPaths(config).folders if is_first() else ():
@@ -209,6 +210,7 @@ def _tell(note: str) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
+@ending_together()
 def load_initial_weights(model: DeepLabV3, config: TrainConfig, label_set: LabelSet) -> None:
     """Fill a new model with the weights that its run begins with.
 

@@ -167,13 +167,13 @@ def update_average(learner: Learner, decay: float) -> None:
     nothing, are soon forgotten (TensorFlow's `ExponentialMovingAverage` with `num_updates`).
     """
     assert learner.average is not None
-    theirs, ours = learner.average.state_dict(), learner.model.state_dict()
+    pairs = list(zip(learner.average.state_dict().values(), learner.model.state_dict().values(), strict=True))
+    moving = [pair for pair in pairs if pair[1].is_floating_point()]
+    counters = [pair for pair in pairs if not pair[1].is_floating_point()]  # how many batches a norm has seen
     decay = min(decay, (1 + learner.num_averaged) / (10 + learner.num_averaged))
-    moving = [name for name, value in ours.items() if value.is_floating_point()]
     with torch.no_grad():
-        torch._foreach_lerp_([theirs[name] for name in moving], [ours[name] for name in moving], 1 - decay)
-        for name in ours.keys() - set(moving):  # how many batches a norm has seen
-            theirs[name].copy_(ours[name])
+        torch._foreach_lerp_([theirs for theirs, _ in moving], [ours for _, ours in moving], 1 - decay)
+        torch._foreach_copy_([theirs for theirs, _ in counters], [ours for _, ours in counters])
     learner.num_averaged += 1
 
 

@@ -13,7 +13,7 @@ import torch
 
 from deeplabv3.config import InferenceConfig, TrainConfig
 from deeplabv3.data.loading import train_batches
-from deeplabv3.distributed import ending_together, everyones, is_first, process_group
+from deeplabv3.distributed import ending_together, everyones, is_first, num_processes, process_group
 from deeplabv3.errors import DatasetError, DeviceMemoryError
 from deeplabv3.evaluation.scores import number
 from deeplabv3.files import make_dir, write_whole
@@ -61,13 +61,13 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     torch.manual_seed(config.seed)
     model = DeepLabV3(config.model)
     if run.start is None:
-        with ending_together():
-            load_initial_weights(model, config, run.label_set)
+        load_initial_weights(model, config, run.label_set)
     learner = make_learner(model, config, run.device)
 
     # 3. Resume.
     position = Position() if run.start is None else restore(run.start, learner)
-    phase = phase_at(position.epoch * steps_per_epoch + position.batch, phases, steps_per_epoch)
+    last_done = position.epoch * steps_per_epoch + max(0, position.batch - 1)  # its epoch may have to be validated yet
+    phase = phase_at(last_done, phases, steps_per_epoch)
     enter_phase(learner, phases[phase], config)
     for folder in paths.folders:
         by_the_first(make_dir, folder)
@@ -112,6 +112,8 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
 
                 validation = None
                 if (epoch + 1) % config.eval_interval == 0 or epoch + 1 == epochs:
+                    if num_processes() > 1:  # they leave validation at its end alone, and may be killed before
+                        by_the_first(save, paths.last)
                     with stop.immediate():  # validation changes nothing: after a stop here it is done again
                         validation = validate(learner, run.val_samples, run.label_set, config)
                 targets, plots = [paths.last], []  # the last one is written last: only then is the epoch done
@@ -125,11 +127,8 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
                 position = position.next_epoch(entry)
                 by_the_first(save, *targets)
                 by_the_first(write_history, position.history, paths, plots)
-                if config.tensorboard:
-                    by_the_first(_show, events, entry, learner, run)
+                by_the_first(_show, events, entry, learner, run)
                 by_the_first(print, _line(entry, epochs))
-                if epoch + 1 < epochs:
-                    stop.check()
         except torch.OutOfMemoryError as error:
             raise DeviceMemoryError(_too_large(config, run.device)) from error
         except (Stopped, DatasetError) as reason:
@@ -161,8 +160,9 @@ def by_the_first(run: Callable[..., object], *arguments: Any) -> None:
 
 
 def _show(events: Events | None, entry: dict[str, Any], learner: Learner, run: Run) -> None:
-    """Write an epoch for TensorBoard, with pictures where it was validated."""
-    assert events is not None  # the first process has them
+    """Write an epoch for TensorBoard, if that is asked for, with pictures where it was validated."""
+    if events is None:
+        return
     events.epoch(entry)
     if entry["class_iou"] is not None:
         inference = InferenceConfig(precision=run.config.precision)
@@ -171,7 +171,7 @@ def _show(events: Events | None, entry: dict[str, Any], learner: Learner, run: R
 
 def _too_large(config: TrainConfig, device: torch.device) -> str:
     height, width = config.crop_size
-    found = "" if device.type == "cpu" else "--batch-size auto finds the largest that fits; or "
+    found = "" if device.type == "cpu" else "--batch-size auto finds the largest that fits one process; or "
     return (
         f"the memory of {device} is too small for batch_size {config.batch_size} with crops of {height}x{width}; "
         f"{found}lower batch_size or crop_size, raise accumulation, add --recompute, or choose a smaller backbone"

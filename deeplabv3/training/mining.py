@@ -31,11 +31,10 @@ def kept_pixels(cross_entropy: Tensor, labelled: Tensor, config: LossConfig) -> 
         num_kept = (labelled.sum() * round(config.ohem_share * 10**6) + 500_000) // 10**6
         return _hardest(cross_entropy, labelled, num_kept.clamp(min=1))
     hard = cross_entropy > -math.log(config.ohem_threshold)
-    num_kept = torch.tensor(config.ohem_min_kept * len(cross_entropy), device=cross_entropy.device)
-    return (hard & labelled) | _hardest(cross_entropy, labelled, num_kept)
+    return (hard & labelled) | _hardest(cross_entropy, labelled, config.ohem_min_kept * len(cross_entropy))
 
 
-def _hardest(cross_entropy: Tensor, labelled: Tensor, num_kept: Tensor) -> Tensor:
+def _hardest(cross_entropy: Tensor, labelled: Tensor, num_kept: Tensor | int) -> Tensor:
     """The labelled pixels of the highest cross-entropy, so many at most."""
     hardness = cross_entropy.masked_fill(~labelled, -1).flatten()  # after all others: a cross-entropy is at least 0
     order = hardness.sort(descending=True, stable=True).indices

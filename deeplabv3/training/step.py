@@ -108,30 +108,34 @@ class Outcome:
         step: Which step.
         rate: Its learning rate.
         names: The frames that this process took in.
-        loss: The loss of the whole batch, a scalar; None where it has no labelled pixel.
-        norm: The norm of the gradient over all weights, a scalar; in float16 after the scale is taken out.
-        is_scaled: Whether the loss was scaled, so that an overflow is no error.
+        numbers: The loss of the whole batch, and the norm of the gradient over all weights, in float16 after the scale
+            is taken out; float `(2,)`, in main memory or on its way there. None where the batch has no labelled pixel.
+        arrival: What tells that they are there, if the device is one that copies by itself.
+        is_scaled: Whether the loss was scaled, so that an overflow of the gradient is no error.
     """
 
     step: int
     rate: float
     names: tuple[str, ...]
-    loss: Tensor | None = None
-    norm: Tensor | None = None
+    numbers: Tensor | None = None
+    arrival: torch.cuda.Event | None = None
     is_scaled: bool = False
 
     def value(self) -> float | None:
         """The loss, or None where nothing was updated.
 
         Raises:
-            NonFiniteError: Loss or gradient is NaN or infinite, and float16 was not the reason; nothing was updated.
+            NonFiniteError: Loss or gradient is NaN or infinite, and the scale of float16 was not the reason; no weight
+                was updated.
         """
-        if self.loss is None or self.norm is None:
+        if self.numbers is None:
             return None
-        loss, norm = float(self.loss), float(self.norm)
+        if self.arrival is not None:
+            self.arrival.synchronize()  # waits for this copy, and not for the step that has begun since
+        loss, norm = self.numbers.tolist()
         if math.isfinite(loss) and math.isfinite(norm):
-            return loss
-        if self.is_scaled:
+            return float(loss)
+        if self.is_scaled and math.isfinite(loss):  # the loss is read before it is scaled
             return None
         what, seen = ("norm of the gradient", norm) if math.isfinite(loss) else ("loss", loss)
         raise NonFiniteError(
@@ -149,7 +153,7 @@ def settle(outcomes: list[Outcome], position: Position, leave: int = 0) -> None:
     while len(outcomes) > leave:
         outcome = outcomes.pop(0)
         loss = outcome.value()
-        has_overflowed = loss is None and outcome.loss is not None
+        has_overflowed = loss is None and outcome.numbers is not None
         position.advance(loss, has_overflowed=has_overflowed)
         if position.num_overflows > MAX_OVERFLOWS:
             raise NonFiniteError(
@@ -185,7 +189,12 @@ def train_step(
     norm = _update(learner, loss, rate)
     if learner.average is not None:
         update_average(learner, config.average_decay)
-    return Outcome(step, rate, names, loss, norm, is_scaled=learner.scaler is not None)
+    numbers, arrival = torch.stack([loss, norm]), None
+    if learner.device.type == "cuda":
+        numbers = torch.empty(2, dtype=numbers.dtype, pin_memory=True).copy_(numbers, non_blocking=True)
+        arrival = torch.cuda.Event()
+        arrival.record()
+    return Outcome(step, rate, names, numbers, arrival, is_scaled=learner.scaler is not None)
 
 
 def _learn(learner: Learner, part: Batch, share: float, config: TrainConfig, class_weights: Tensor | None) -> Tensor:

@@ -98,6 +98,21 @@ def test_stop_around_the_change_is_not_noticed(phased_run, tmp_path, stop_at, wh
     assert stride_in(config) == 8
 
 
+def test_finished_epoch_is_validated_at_its_own_stride(whole_run, tmp_path, stop_at):
+    """Where the next one is a phase of another stride, and the run was stopped between them."""
+    phases = (Phase(epochs=1, learning_rate=0.05), Phase(epochs=1, learning_rate=0.01, output_stride=8))
+    config = replace(whole_run[0], phases=phases, save_checkpoint_index=1)
+    whole, stopped = (replace(config, run_dir=tmp_path / name) for name in ("whole", "stopped"))
+    train(whole)
+    stop_at(2)
+    with pytest.raises(Stopped, match="batch 2 of 2"):
+        train(stopped)
+    train(replace(stopped, resume=True))
+    assert final_state(stopped) == final_state(whole)
+    kept = read_checkpoint(RunPaths(stopped, 2).kept(1))
+    assert kept.record["model"]["output_stride"] == 16
+
+
 def test_phases_leave_a_trace(phased_run, tmp_path):
     """Without stride and frozen norms it is another run, so the test above compares something."""
     config = replace(phased_run[0], run_dir=tmp_path / "run")

@@ -316,16 +316,17 @@ def test_three_processes_go_on_to_the_bit(run, whole, few):
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_run_goes_on_in_another_number_of_processes(run, whole, before, after):
-    assert run(before, fault=fault("update", 0, 3, "term"))["codes"] == [143] * before
+    """Without dropout, which draws other masks, they differ in the last digits alone."""
+    assert run(before, "--dropout", "0", fault=fault("update", 0, 3, "term"))["codes"] == [143] * before
     assert read_checkpoint(run.last).record["num_processes"] == before
-    ended = run.resume(after)
+    ended = run.resume(after, "--dropout", "0")
     saved = "1 process" if before == 1 else "2 processes"
     assert ended["err"][0].startswith(f"note: {run.last} was saved by {saved} and goes on in {after}: on the same")
     assert ended["err"][0].count("\n") == 1
-    ours, theirs = (each.state()[0][1]["history"] for each in (run, whole(before)))
+    ours, theirs = (each.state()[0][1]["history"] for each in (run, whole(before, "--dropout", "0")))
     assert ours[0] == theirs[0]
     assert ours[1]["step"] == theirs[1]["step"] == 4
-    assert ours[1]["train_loss"] == pytest.approx(theirs[1]["train_loss"], rel=0.05)
+    assert ours[1]["train_loss"] == pytest.approx(theirs[1]["train_loss"], rel=1e-4)
 
 
 # The whole of it, as torchrun starts it.

@@ -149,7 +149,7 @@ def test_overflow_updates_nothing_and_halves_the_scale(half_learner):
     momentum = [state["momentum_buffer"] for state in learner.optimizer.state.values()]
     before = [digest(dict(model.named_parameters()), "") for model in (learner.model, learner.average)]
     outcome = train_step(learner, single_step(random_batch()), 1.0, 0, config)
-    assert not torch.isfinite(outcome.norm)
+    assert not torch.isfinite(outcome.numbers[1])
     assert outcome.value() is None
     assert [digest(dict(model.named_parameters()), "") for model in (learner.model, learner.average)] == before
     assert not any(buffer.any() for buffer in momentum)
@@ -157,6 +157,15 @@ def test_overflow_updates_nothing_and_halves_the_scale(half_learner):
     position = Position()
     settle([outcome], position)
     assert (position.batch, position.num_skipped, position.num_overflows) == (1, 1, 1)
+
+
+def test_forward_pass_that_overflows_is_an_error(half_learner):
+    """Its statistics are spoiled whatever the scale of the loss, so there is nothing to go on with."""
+    learner, config = half_learner
+    with torch.no_grad():
+        learner.model.classifier.bias[0] = float("inf")
+    with pytest.raises(NonFiniteError, match="step 3: the loss is"):
+        train_step(learner, single_step(random_batch()), 1.0, 3, config).value()
 
 
 def test_a_step_that_holds_ends_the_row_of_overflows(half_learner):
@@ -231,7 +240,7 @@ def spoiled_third_step(monkeypatch):
 
     def spoiled(*arguments):
         outcome = train_step(*arguments)
-        outcomes.append(replace(outcome, loss=torch.tensor(torch.nan)) if len(outcomes) == 2 else outcome)
+        outcomes.append(replace(outcome, numbers=torch.tensor([torch.nan, 1.0])) if len(outcomes) == 2 else outcome)
         return outcomes[-1]
 
     monkeypatch.setattr(loop, "train_step", spoiled)
