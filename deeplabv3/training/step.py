@@ -192,7 +192,7 @@ def train_step(
     numbers, arrival = torch.stack([loss, norm]), None
     if learner.device.type == "cuda":
         numbers = torch.empty(2, dtype=numbers.dtype, pin_memory=True).copy_(numbers, non_blocking=True)
-        arrival = torch.cuda.Event()
+        arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch does not annotate it
         arrival.record()
     return Outcome(step, rate, names, numbers, arrival, is_scaled=learner.scaler is not None)
 

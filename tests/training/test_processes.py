@@ -194,7 +194,7 @@ KILLS = [
     *[("forward", rank, step) for step in (1, 2, 3, 4) for rank in (0, 1)],
     *[("backward", rank, step) for step in (1, 2, 3, 4) for rank in (0, 1)],
     *[("update", rank, step) for step in (1, 2, 3, 4) for rank in (0, 1)],
-    *[("save", rank, epoch) for epoch in (1, 2) for rank in (0, 1)],
+    *[("save", rank, save) for save in (1, 2, 3, 4) for rank in (0, 1)],  # before and behind the validation of an epoch
     *[("evaluation", 0, frame) for frame in (1, 2, 3, 4)],  # the first has two frames in each epoch
     *[("evaluation", 1, frame) for frame in (1, 2)],
     *[("set up", rank, 1) for rank in (0, 1)],
@@ -260,7 +260,7 @@ def test_frame_that_breaks_for_one_process_ends_the_run_saved(run, whole, split)
 
 
 def test_failed_save_ends_all_with_one_message(run, whole):
-    ended = run(2, fault=fault("save", 0, 2, "full"))
+    ended = run(2, fault=fault("save", 0, 3, "full"))
     assert ended["codes"] == [2, 2]
     assert f"{run.last} cannot be written: No space left on device" in ended["err"][0]
     assert [text.count("\n") for text in ended["err"]] == [1, 0]
