@@ -133,4 +133,8 @@ def _one_line(message: str) -> str:
     line = re.sub(r"Does not validate .*Subtypes: \[(.*?)\] Errors: .*Given value: ", r"expected \1, got ", line)
     line = re.sub(r"<class '(?:pathlib\.)?(\w+)'>", r"\1", line).replace("NoneType", "null")
     line = re.sub(r", typing\.Literal\['(\w+)'\]", r" or \1", line)
-    return line.replace("Expected a ", "expected ").replace(". Got value: ", ", got ") + "; see --help"
+    line = line.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
+    # What is wrong within a phase is told of as it was typed: there is no flag --steps.
+    line = re.sub(r"^--(epochs|steps|learning-rate|warmup-steps|frozen-batch-norm): ", r"--phases: \1: ", line)
+    line = line.replace("the following arguments are required: learning_rate", "--phases: learning_rate is missing")
+    return line + ("; as in '[{steps: 400, learning_rate: 0.01}]'" if line.startswith("--phases") else "; see --help")

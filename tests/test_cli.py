@@ -105,6 +105,14 @@ def bad(tmp_path_factory) -> Path:
             ["train", "{streets}", "{tmp}/run", "--batch-size", "many"],
             "--batch-size: expected int or auto, got many; see --help",
         ),
+        (
+            ["train", "{streets}", "{tmp}/run", "--phases", "[{steps: 3}]"],
+            "--phases: learning_rate is missing; as in '[",
+        ),
+        (
+            ["train", "{streets}", "{tmp}/run", "--phases", "[{steps: few, learning_rate: 1}]"],
+            "--phases: steps: expected int, null, got few; as in '[{steps: 400, learning_rate: 0.01}]'",
+        ),
         (["train", "{streets}", "{tmp}/run", "--batch-size", "99"], "batch_size is 99 and the training split has 6"),
         (["train", "{streets}", "{tmp}/run", "--speed", "9"], "unrecognized arguments: --speed 9"),
         (["train", "{streets}"], "the following arguments are required: run_dir"),
