@@ -174,7 +174,8 @@ def checkpoint_to_resume(
                 f"{there[0]} is there already: add --resume to go on with its run, or choose another folder"
             )
         return None
-    if not paths.last.exists() and paths.config.exists():  # it is written before the first checkpoint
+    # The configuration is written before the first checkpoint, the log behind it: with a log, a checkpoint was lost.
+    if not paths.last.exists() and paths.config.exists() and not paths.log.exists():
         _tell(f"the run in {paths.run_dir} ended before its first checkpoint; it begins anew")
         return None
     if not paths.last.exists():

@@ -102,7 +102,7 @@ def _importance(label: Tensor, class_weights: Tensor | None) -> float:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step came to. Its numbers stay on the device until they are asked for, so that nobody waits for it.
+    """What a step came to. Its numbers are on their way until they are asked for, so that nobody waits for the device.
 
     Attributes:
         step: Which step.

@@ -201,6 +201,17 @@ def test_nothing_to_resume(train_config):
     assert not train_config.run_dir.exists()
 
 
+def test_run_that_lost_its_last_checkpoint_is_not_begun_anew(whole_run, tmp_path):
+    """What else there is of it would be overwritten."""
+    config = replace(whole_run[0], run_dir=tmp_path / "run", resume=True)
+    shutil.copytree(whole_run[0].run_dir, config.run_dir)
+    RunPaths(config).last.unlink()
+    before = {path: path.read_bytes() for path in config.run_dir.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="there is no run to resume"):
+        train(config)
+    assert {path: path.read_bytes() for path in config.run_dir.rglob("*") if path.is_file()} == before
+
+
 def test_resume_with_another_model_is_refused(whole_run):
     config, _ = whole_run
     with pytest.raises(CheckpointError, match="belongs to another model"):
