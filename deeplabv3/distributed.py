@@ -9,6 +9,7 @@ are printed and written by rank 0.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,8 +28,10 @@ PATIENCE = timedelta(days=1)
 """How long a process waits for the others; one that died is noticed at once."""
 
 _ENDED: list[Any] = []
-"""Groups that were left. They live as long as the process: gloo's destructor waits for threads that may be waiting for
-the interpreter's lock, and gradient exchange, if it frees a group last, holds that (pytorch/pytorch issue 56297)."""
+"""Groups that were left. Gloo's destructor waits for threads that may be waiting for the interpreter's lock, and gradient
+exchange, if it frees a group last, holds that (pytorch/pytorch issue 56297). So they live until the process exits, and
+not longer: a thread that waits for the lock of an interpreter that is gone aborts the process."""
+atexit.register(_ENDED.clear)
 
 
 def _of_torchrun(name: str, alone: int) -> int:

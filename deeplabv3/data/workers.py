@@ -219,7 +219,8 @@ def _next(items: Iterator[Any], watched: WatchedDataset, workers: Sequence[BaseP
         _end(workers)
 
     # Not the loader's own limit: it does not hold where a batch is fetched from a process that stands still.
-    threading.Thread(target=watch, name="limit", daemon=True).start()
+    limit = threading.Thread(target=watch, name="limit", daemon=True)
+    limit.start()
     try:
         while True:
             try:
@@ -236,6 +237,8 @@ def _next(items: Iterator[Any], watched: WatchedDataset, workers: Sequence[BaseP
                 raise
     finally:
         is_here.set()
+        if is_silent.is_set():
+            limit.join()  # of two that wait for the end of a process, only one is told of it
 
 
 def _end(workers: Sequence[BaseProcess]) -> None:
