@@ -28,9 +28,9 @@ PATIENCE = timedelta(days=1)
 """How long a process waits for the others; one that died is noticed at once."""
 
 _ENDED: list[Any] = []
-"""Groups that were left. Gloo's destructor waits for threads that may be waiting for the interpreter's lock, and gradient
-exchange, if it frees a group last, holds that (pytorch/pytorch issue 56297). So they live until the process exits, and
-not longer: a thread that waits for the lock of an interpreter that is gone aborts the process."""
+"""Groups that were left. Gloo's destructor waits for threads that may be waiting for the interpreter's lock, and
+gradient exchange, if it frees a group last, holds that (pytorch/pytorch issue 56297). So they live until the process
+exits, and not longer: a thread that waits for the lock of an interpreter that is gone aborts the process."""
 atexit.register(_ENDED.clear)
 
 

@@ -114,6 +114,13 @@ def make_optimizer(model: DeepLabV3, config: TrainConfig, device: torch.device) 
     return optimizer
 
 
+def momentum_of(learner: Learner) -> dict[str, Tensor]:
+    """The momentum of each weight by its name; nothing without momentum."""
+    states = learner.optimizer.state
+    names = {name: states[value] for name, value in learner.model.named_parameters()}
+    return {name: state["momentum_buffer"] for name, state in names.items() if "momentum_buffer" in state}
+
+
 def enter_phase(learner: Learner, phase: Phase, config: TrainConfig) -> None:
     """Bring the network to what a phase asks for, and wrap it as the run does.
 

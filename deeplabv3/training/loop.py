@@ -72,8 +72,10 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     for folder in paths.folders:
         by_the_first(make_dir, folder)
 
-    def rate_at(step: int) -> float:
-        return learning_rate(step, phases, steps_per_epoch, config.poly_power, config.min_learning_rate)
+    def rate_at(step: int, num_overflowed: int) -> float:
+        """Of a step before which so many were too large for float16: the schedule waits for those."""
+        due = step - num_overflowed
+        return learning_rate(due, phases, steps_per_epoch, config.poly_power, config.min_learning_rate)
 
     def save(*targets: Path) -> None:
         record = state_record(config, model.config, run.label_set, position, run.epoch_content)
@@ -103,9 +105,11 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
                         if phase != phase_at(step, phases, steps_per_epoch):
                             phase = phase_at(step, phases, steps_per_epoch)
                             enter_phase(learner, phases[phase], config)
-                        outcomes.append(train_step(learner, batch, rate_at(step), step, config, class_weights))
-                        settle(outcomes, position, leave=1)  # the device works on that one meanwhile
-                        note = f"loss {position.mean_loss:.3f}, rate {rate_at(step):.2g}, {watch.summary()}"
+                        rate = rate_at(step, position.num_overflowed)
+                        outcomes.append(train_step(learner, batch, rate, step, config, class_weights))
+                        # The device works on that one meanwhile; with a scale, the next rate depends on it.
+                        settle(outcomes, position, leave=int(learner.scaler is None))
+                        note = f"loss {position.mean_loss:.3f}, rate {rate:.2g}, {watch.summary()}"
                         bar.advance(note=f"{note}, {watch.time_left(total_steps - step - 1)} left")
                 settle(outcomes, position)
                 stop.check()
@@ -123,7 +127,8 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
                 if validation is not None and validation.miou > position.best_so_far:
                     position.best_miou = validation.miou
                     targets.insert(0, paths.best)
-                entry = _entry(position, last_step, rate_at(epoch * steps_per_epoch), watch, validation)
+                first_rate = rate_at(epoch * steps_per_epoch, position.num_overflowed_before)
+                entry = _entry(position, last_step, first_rate, watch, validation)
                 position = position.next_epoch(entry)
                 by_the_first(save, *targets)
                 by_the_first(write_history, position.history, paths, plots)
@@ -194,6 +199,7 @@ def _entry(
         "unaveraged_miou": None if unaveraged is None else number(unaveraged),
         "class_iou": class_iou,
         "num_skipped": position.num_skipped,
+        "num_overflowed": position.num_overflowed,
         "seconds": round(watch.seconds, 3),
         "images_per_second": round(watch.images_per_second, 3),
         "waiting_share": round(watch.waiting_share, 4),

@@ -23,7 +23,7 @@ from deeplabv3.records import default_record, from_record, to_record
 from deeplabv3.report.curves import History, plot_losses, write_log, write_losses
 from deeplabv3.report.page import PAGE, pictures_in
 from deeplabv3.training.events import event_files
-from deeplabv3.training.learner import Learner
+from deeplabv3.training.learner import Learner, momentum_of
 from deeplabv3.training.schedule import num_epochs, phase_at
 
 PLACES = ("data_dir", "run_dir", "checkpoint_dir", "losses_dir")
@@ -41,6 +41,7 @@ class Position:
         num_skipped: Batches of the epoch under way that updated nothing: without any labelled pixel, or float16
             overflowed.
         num_overflows: Steps in a row until now in which float16 overflowed.
+        num_overflowed: Steps of the run in which it did; the schedule waited for them.
         best_miou: The best validation so far.
         history: An entry for each finished epoch.
     """
@@ -50,6 +51,7 @@ class Position:
     loss_sum: float = 0.0
     num_skipped: int = 0
     num_overflows: int = 0
+    num_overflowed: int = 0
     best_miou: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -57,6 +59,11 @@ class Position:
     def mean_loss(self) -> float:
         """Over the batches of the epoch under way that updated something; 0 before the first."""
         return self.loss_sum / max(1, self.batch - self.num_skipped)
+
+    @property
+    def num_overflowed_before(self) -> int:
+        """`num_overflowed` when the epoch under way began."""
+        return int(self.history[-1].get("num_overflowed", 0)) if self.history else 0
 
     @property
     def best_so_far(self) -> float:
@@ -69,12 +76,14 @@ class Position:
         self.loss_sum += loss or 0.0
         self.num_skipped += loss is None
         self.num_overflows = self.num_overflows + 1 if has_overflowed else 0
+        self.num_overflowed += has_overflowed
 
     def next_epoch(self, entry: dict[str, Any]) -> Position:
         """The beginning of the epoch after the one under way, whose `entry` is finished."""
         return Position(
             self.epoch + 1,
             num_overflows=self.num_overflows,
+            num_overflowed=self.num_overflowed,
             best_miou=self.best_miou,
             history=[*self.history, entry],
         )
@@ -192,10 +201,7 @@ def state_tensors(learner: Learner) -> dict[str, Tensor]:
     Random numbers are not among it: each follows from the seed and from where it is used.
     """
     tensors = {f"model/{name}": value for name, value in learner.model.state_dict().items()}
-    for name, parameter in learner.model.named_parameters():
-        momentum = learner.optimizer.state[parameter].get("momentum_buffer")
-        if momentum is not None:
-            tensors[f"optimizer/{name}"] = momentum
+    tensors |= {f"optimizer/{name}": value for name, value in momentum_of(learner).items()}
     if learner.average is not None:
         tensors |= {f"average/{name}": value for name, value in learner.average.state_dict().items()}
         tensors["average_state/num_averaged"] = torch.tensor(learner.num_averaged)

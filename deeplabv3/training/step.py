@@ -9,15 +9,17 @@ look at one part at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import get_total_norm
 
 from deeplabv3.config import TrainConfig
 from deeplabv3.data.batches import Batch
@@ -26,7 +28,8 @@ from deeplabv3.data.photometric import recolored
 from deeplabv3.distributed import everyones, gather, num_processes, rank
 from deeplabv3.errors import DatasetError, NonFiniteError
 from deeplabv3.model.device import autocast
-from deeplabv3.training.learner import Learner, update_average
+from deeplabv3.training.diagnosis import origin_of_non_finite
+from deeplabv3.training.learner import Learner, momentum_of, update_average
 from deeplabv3.training.losses import loss_of
 from deeplabv3.training.state import Position
 from deeplabv3.training.stopping import StopSignals
@@ -108,10 +111,12 @@ class Outcome:
         step: Which step.
         rate: Its learning rate.
         names: The frames that this process took in.
-        numbers: The loss of the whole batch, and the norm of the gradient over all weights, in float16 after the scale
-            is taken out; float `(2,)`, in main memory or on its way there. None where the batch has no labelled pixel.
+        numbers: Of the whole batch the loss, of all weights the norm of the gradient (in float16 after the scale is
+            taken out), and the norm of what else the step changes (`_watched`); float `(3,)`, in main memory or on its
+            way there. None where the batch has no labelled pixel.
         arrival: What tells that they are there, if the device is one that copies by itself.
         is_scaled: Whether the loss was scaled, so that an overflow of the gradient is no error.
+        origin: Says what was not finite first.
     """
 
     step: int
@@ -120,26 +125,33 @@ class Outcome:
     numbers: Tensor | None = None
     arrival: torch.cuda.Event | None = None
     is_scaled: bool = False
+    origin: Callable[[], str] | None = None
 
     def value(self) -> float | None:
         """The loss, or None where nothing was updated.
 
         Raises:
-            NonFiniteError: Loss or gradient is NaN or infinite, and the scale of float16 was not the reason; no weight
-                was updated.
+            NonFiniteError: A number is NaN or infinite, and the scale of float16 was not the reason; no weight was
+                updated.
         """
         if self.numbers is None:
             return None
         if self.arrival is not None:
             self.arrival.synchronize()  # waits for this copy, and not for the step that has begun since
-        loss, norm = self.numbers.tolist()
-        if math.isfinite(loss) and math.isfinite(norm):
+        loss, gradient, watched = self.numbers.tolist()
+        if math.isfinite(loss) and math.isfinite(gradient) and math.isfinite(watched):
             return float(loss)
-        if self.is_scaled and math.isfinite(loss):  # the loss is read before it is scaled
+        if self.is_scaled and math.isfinite(loss) and math.isfinite(watched):  # the loss is read before it is scaled
             return None
-        what, seen = ("norm of the gradient", norm) if math.isfinite(loss) else ("loss", loss)
+        if not math.isfinite(loss):
+            what = f"the loss is {loss}"
+        elif not math.isfinite(gradient):
+            what = f"the norm of the gradient is {gradient}"
+        else:
+            what = f"the norm of momentum and statistics is {watched}"
+        origin = f" (first in {self.origin()})" if self.origin else ""
         raise NonFiniteError(
-            f"step {self.step}: the {what} is {seen} at learning rate {self.rate:.3g}, batch "
+            f"step {self.step}: {what}{origin} at learning rate {self.rate:.3g}, batch "
             f"{', '.join(gather(self.names))}; nothing of it was saved: lower the learning rate, or look at these files"
         )
 
@@ -174,27 +186,40 @@ def train_step(
         step: Which step, for random numbers and messages.
         config: The run.
         class_weights: `(K,)` on the device, or None.
+
+    Raises:
+        NonFiniteError: The rate is NaN or infinite.
     """
     names = tuple(name for part in batch.parts for name in part.names)
+    if not math.isfinite(rate):
+        raise NonFiniteError(f"step {step}: the learning rate is {rate}, batch {', '.join(names)}; look at the phases")
     if batch.is_empty:
         return Outcome(step, rate, names)
+
+    def learn(learner: Learner) -> Tensor:
+        return _gradients(learner, batch, step, config, class_weights)
+
+    numbers, arrival = _update(learner, learn(learner), rate), None
+    # Without a scale, a number that is not finite ends the run, and the host need not wait for it here.
+    if learner.average is not None and (learner.scaler is None or bool(torch.isfinite(numbers).all())):
+        update_average(learner, config.average_decay)
+    if learner.device.type == "cuda":
+        numbers = torch.empty(3, dtype=numbers.dtype, pin_memory=True).copy_(numbers, non_blocking=True)
+        arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        arrival.record()
+    origin = partial(origin_of_non_finite, learner, learn)
+    return Outcome(step, rate, names, numbers, arrival, is_scaled=learner.scaler is not None, origin=origin)
+
+
+def _gradients(learner: Learner, batch: Step, step: int, config: TrainConfig, class_weights: Tensor | None) -> Tensor:
+    """Compute the gradients of a batch, and give this process's part of the loss."""
     torch.manual_seed(_seed(config.seed, step))  # dropout follows from the step: there is no state to be restored
     learner.optimizer.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=learner.device)
     for place, (part, share) in enumerate(zip(batch.parts, batch.shares, strict=True), 1):
         with _exchange(learner.network, is_last=place == len(batch.parts)):
             loss = loss + _learn(learner, part, share, config, class_weights)
-    if num_processes() > 1:
-        dist.all_reduce(loss)
-    norm = _update(learner, loss, rate)
-    if learner.average is not None:
-        update_average(learner, config.average_decay)
-    numbers, arrival = torch.stack([loss, norm]), None
-    if learner.device.type == "cuda":
-        numbers = torch.empty(2, dtype=numbers.dtype, pin_memory=True).copy_(numbers, non_blocking=True)
-        arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        arrival.record()
-    return Outcome(step, rate, names, numbers, arrival, is_scaled=learner.scaler is not None)
+    return loss
 
 
 def _learn(learner: Learner, part: Batch, share: float, config: TrainConfig, class_weights: Tensor | None) -> Tensor:
@@ -216,25 +241,37 @@ def _learn(learner: Learner, part: Batch, share: float, config: TrainConfig, cla
 
 
 def _update(learner: Learner, loss: Tensor, rate: float) -> Tensor:
-    """Let the optimizer use the gradients, unless a number is not finite; the norm of the gradient."""
+    """Let the optimizer use the gradients, unless a number is not finite; the `numbers` of an `Outcome`."""
     optimizer, scaler = learner.optimizer, learner.scaler
     if scaler is not None:
         scaler.unscale_(optimizer)
-    gradients = [value.grad for value in learner.model.parameters() if value.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    gradient = get_total_norm([value.grad for value in learner.model.parameters() if value.grad is not None])
+    watched = get_total_norm(_watched(learner))
+    if num_processes() > 1:
+        own = torch.stack([loss, watched])  # gradients are the same in all of them already
+        dist.all_reduce(own)
+        loss, watched = own
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate_factor"]
+    is_finite = torch.isfinite(loss) & torch.isfinite(watched)
     if scaler is not None:
-        scaler.step(optimizer)
+        if is_finite:  # the host waits; it has to, since the schedule depends on what was skipped
+            scaler.step(optimizer)
         scaler.update()
-        return norm
-    is_finite = torch.isfinite(loss) & torch.isfinite(norm)
-    if optimizer.defaults["fused"]:
+    elif optimizer.defaults["fused"]:
+        is_finite &= torch.isfinite(gradient)
         optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]  # the update asks for it on the device
         optimizer.step()
-    elif is_finite:  # where updates are not fused, the host has to wait
+    elif is_finite & torch.isfinite(gradient):  # where updates are not fused, the host has to wait
         optimizer.step()
-    return norm
+    return torch.stack([loss, gradient, watched])
+
+
+def _watched(learner: Learner) -> list[Tensor]:
+    """What a step changes, and what would carry a NaN on without its being seen in the loss."""
+    averages = [] if learner.average is None else list(learner.average.state_dict().values())
+    tensors = [*momentum_of(learner).values(), *learner.model.buffers(), *averages]
+    return [value for value in tensors if value.is_floating_point()]
 
 
 def _exchange(network: nn.Module, *, is_last: bool) -> AbstractContextManager[object]:

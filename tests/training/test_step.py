@@ -240,7 +240,9 @@ def spoiled_third_step(monkeypatch):
 
     def spoiled(*arguments):
         outcome = train_step(*arguments)
-        outcomes.append(replace(outcome, numbers=torch.tensor([torch.nan, 1.0])) if len(outcomes) == 2 else outcome)
+        outcomes.append(
+            replace(outcome, numbers=torch.tensor([torch.nan, 1.0, 1.0])) if len(outcomes) == 2 else outcome
+        )
         return outcomes[-1]
 
     monkeypatch.setattr(loop, "train_step", spoiled)
@@ -252,7 +254,8 @@ def test_outcome_is_asked_for_one_step_later(train_config, spoiled_third_step):
         train(train_config)
     assert len(spoiled_third_step) == 4
     bad = spoiled_third_step[2]
-    assert str(error.value).startswith(f"step 2: the loss is nan at learning rate {bad.rate:.3g}, batch ")
+    assert str(error.value).startswith("step 2: the loss is nan (first in ")
+    assert f") at learning rate {bad.rate:.3g}, batch " in str(error.value)
     assert all(name in str(error.value) for name in bad.names)
 
 
