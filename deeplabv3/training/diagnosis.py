@@ -17,12 +17,14 @@ def origin_of_non_finite(learner: Learner, repeat: Callable[[Learner], Tensor]) 
     """What was NaN or infinite first, in words as "the output of backbone.conv1".
 
     A step is taken again up to its gradients. The candidates in the order in which a step uses them: weights, the image
-    and each layer's output, the loss, momentum, statistics of batch norm, the moving average, and gradients from the last layer
-    to the first. All processes of a run have to ask; they get the same answer, that of the first of them that has one.
+    and each layer's output, the loss, momentum, statistics of batch norm, the moving average, and gradients from the
+    last layer to the first. All processes of a run have to ask; they get the same answer, that of the first of them
+    that has one.
 
     Args:
         learner: As the step left it.
-        repeat: Computes the step's gradients and gives its loss; it is given a learner whose network is neither wrapped nor compiled.
+        repeat: Computes the step's gradients and gives its loss; it is given a learner whose network is neither wrapped
+            nor compiled.
     """
     model = learner.model
     found = [f"the weight {name}" for name in _non_finite(dict(model.named_parameters()))]

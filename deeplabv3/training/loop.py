@@ -73,8 +73,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
         by_the_first(make_dir, folder)
 
     def rate_at(step: int, num_overflowed: int) -> float:
-        """Of a step before which so many were too large for float16: the schedule waits for those."""
-        due = step - num_overflowed
+        due = step - num_overflowed  # the schedule waits for steps that float16 could not hold
         return learning_rate(due, phases, steps_per_epoch, config.poly_power, config.min_learning_rate)
 
     def save(*targets: Path) -> None:
@@ -88,9 +87,9 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     events = Events(paths.events, position.history) if config.tensorboard and is_first() else None
     validation: Validation | None = None
     outcomes: list[Outcome] = []
-    ahead, pin_memory = range(position.epoch, epochs), run.device.type == "cuda"
+    ahead, pinned = range(position.epoch, epochs), run.device.type == "cuda"
     class_weights = class_weights_of(config.loss, run.shown, run.device)
-    stream = train_batches(run.train_samples, run.label_set, config, ahead, position.batch, run.shown, pin_memory)
+    stream = train_batches(run.train_samples, run.label_set, config, ahead, position.batch, run.shown, pinned)
     with StopSignals() as stop, closing(stream):
         steps = steps_of(stream, config.accumulation, class_weights, stop)
         try:
@@ -98,17 +97,15 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
                 set_training(model, phases[phase])
                 watch, first_step = Stopwatch(), epoch * steps_per_epoch + position.batch
                 last_step = min((epoch + 1) * steps_per_epoch, total_steps)
-                with Progress(
-                    f"epoch {epoch + 1}/{epochs}", last_step - epoch * steps_per_epoch, position.batch
-                ) as bar:
+                title, length = f"epoch {epoch + 1}/{epochs}", last_step - epoch * steps_per_epoch
+                with Progress(title, length, position.batch) as bar:
                     for step, batch in enumerate(watch.timed(islice(steps, last_step - first_step)), first_step):
                         if phase != phase_at(step, phases, steps_per_epoch):
                             phase = phase_at(step, phases, steps_per_epoch)
                             enter_phase(learner, phases[phase], config)
                         rate = rate_at(step, position.num_overflowed)
                         outcomes.append(train_step(learner, batch, rate, step, config, class_weights))
-                        # The device works on that one meanwhile; with a scale, the next rate depends on it.
-                        settle(outcomes, position, leave=int(learner.scaler is None))
+                        settle(outcomes, position, leave=1)  # the device works on that one meanwhile
                         note = f"loss {position.mean_loss:.3f}, rate {rate:.2g}, {watch.summary()}"
                         bar.advance(note=f"{note}, {watch.time_left(total_steps - step - 1)} left")
                 settle(outcomes, position)
@@ -127,8 +124,8 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
                 if validation is not None and validation.miou > position.best_so_far:
                     position.best_miou = validation.miou
                     targets.insert(0, paths.best)
-                first_rate = rate_at(epoch * steps_per_epoch, position.num_overflowed_before)
-                entry = _entry(position, last_step, first_rate, watch, validation)
+                rate = rate_at(epoch * steps_per_epoch, position.num_overflowed_before)
+                entry = _entry(position, last_step, rate, watch, validation)
                 position = position.next_epoch(entry)
                 by_the_first(save, *targets)
                 by_the_first(write_history, position.history, paths, plots)
@@ -141,9 +138,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
             settle(outcomes, position)
             by_the_first(save, paths.last)
             where = f"epoch {position.epoch + 1} of {epochs}, batch {position.batch} of {steps_per_epoch}"
-            if isinstance(reason, DatasetError):
-                raise DatasetError(f"{reason}; the run is saved at {where}: mend it and add --resume") from reason
-            raise Stopped(reason.number, f"stopped in {where}; saved in {paths.last}") from None
+            raise _told(reason, where, paths.last) from reason
 
     # 5. Record: once more at the end, for a run that was killed between its last checkpoint and its log.
     by_the_first(write_history, position.history, paths, paths.plots(epochs))
@@ -172,6 +167,13 @@ def _show(events: Events | None, entry: dict[str, Any], learner: Learner, run: R
     if entry["class_iou"] is not None:
         inference = InferenceConfig(precision=run.config.precision)
         events.pictures(entry["step"], learner.judged, run.val_samples, run.label_set, inference)
+
+
+def _told(reason: Stopped | DatasetError, where: str, saved: Path) -> Stopped | DatasetError:
+    """Why a run ends early, with what is kept of it."""
+    if isinstance(reason, Stopped):
+        return Stopped(reason.number, f"stopped in {where}; saved in {saved}")
+    return DatasetError(f"{reason}; the run is saved at {where}: mend it and add --resume")
 
 
 def _too_large(config: TrainConfig, device: torch.device) -> str:

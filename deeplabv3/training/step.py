@@ -159,10 +159,12 @@ class Outcome:
 def settle(outcomes: list[Outcome], position: Position, leave: int = 0) -> None:
     """Take outcomes off the list, oldest first, and account for them; `leave` the newest so many there.
 
+    None is left whose loss was scaled: the rate of the next step depends on whether it overflowed.
+
     Raises:
         NonFiniteError: A number is NaN or infinite, or float16 overflowed too often.
     """
-    while len(outcomes) > leave:
+    while len(outcomes) > leave or any(outcome.is_scaled for outcome in outcomes):
         outcome = outcomes.pop(0)
         loss = outcome.value()
         has_overflowed = loss is None and outcome.numbers is not None

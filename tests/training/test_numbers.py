@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
 from deeplabv3.data.labels import IGNORE_INDEX
 from deeplabv3.errors import NonFiniteError
 from deeplabv3.model.checkpoint import digest
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training import loop, step
-from deeplabv3.training.learner import momentum_of
+from deeplabv3.training.learner import make_learner, momentum_of
 from deeplabv3.training.loop import train
-from deeplabv3.training.state import RunPaths
-from deeplabv3.training.step import settle, single_step, train_step
+from deeplabv3.training.losses import loss_of
+from deeplabv3.training.state import Position, RunPaths
+from deeplabv3.training.step import Outcome, settle, single_step, train_step
 from tests.training.conftest import learner_of, random_batch
 
 
@@ -54,8 +54,7 @@ def in_activation(learner, patch, value):
 
 
 def in_loss(learner, patch, value):
-    real = step.loss_of
-    patch.setattr(step, "loss_of", lambda *arguments: real(*arguments) * value)
+    patch.setattr(step, "loss_of", lambda *arguments: loss_of(*arguments) * value)
 
 
 def in_gradient(learner, patch, value):
@@ -149,13 +148,13 @@ def test_network_is_left_without_hooks(learner, monkeypatch):
 
 def test_statistic_that_breaks_in_a_run_is_never_saved(train_config, monkeypatch):
     """Batch norm does not use its statistics while it learns, so no loss shows it."""
-    real, steps = loop.train_step, []
+    steps = []
 
     def spoiled(learner, *arguments):
         steps.append(learner)
         if len(steps) == 4:
             in_statistic(learner, monkeypatch, math.nan)
-        return real(learner, *arguments)
+        return train_step(learner, *arguments)
 
     monkeypatch.setattr(loop, "train_step", spoiled)
     with pytest.raises(NonFiniteError, match=r"step 3: .*first in the statistic backbone.layer1.0.bn1.running_var\)"):
@@ -166,10 +165,10 @@ def test_statistic_that_breaks_in_a_run_is_never_saved(train_config, monkeypatch
 @pytest.fixture
 def overflowing(train_config, monkeypatch):
     """A float16 run whose scale overflows in its first five steps, and the rates of its steps."""
-    made, rates, real, real_step = [], [], loop.make_learner, loop.train_step
+    made, rates = [], []
 
     def scaled(*arguments):
-        made.append(real(*arguments))
+        made.append(make_learner(*arguments))
         scale = 2.0**127  # halved five times, and then set to one that fits
         made[0].scaler.load_state_dict({**made[0].scaler.state_dict(), "scale": scale})
         return made[0]
@@ -178,7 +177,7 @@ def overflowing(train_config, monkeypatch):
         rates.append(rate)
         if number == 5:
             learner.scaler.update(256.0)
-        return real_step(learner, batch, rate, number, *arguments)
+        return train_step(learner, batch, rate, number, *arguments)
 
     monkeypatch.setattr(loop, "make_learner", scaled)
     monkeypatch.setattr(loop, "train_step", noted)
@@ -186,7 +185,7 @@ def overflowing(train_config, monkeypatch):
 
 
 def test_schedule_waits_for_steps_that_overflowed(overflowing):
-    config, rates, made = overflowing
+    config, rates, _ = overflowing
     history = train(config)
     assert rates[:6] == [rates[0]] * 6
     assert rates[6] < rates[5]
@@ -202,7 +201,7 @@ def test_average_waits_too(overflowing):
 
 
 def test_settled_overflows_are_counted():
-    outcome = step.Outcome(0, 0.1, ("a",), torch.tensor([1.0, math.inf, 1.0]), is_scaled=True)
-    position = loop.Position()
+    outcome = Outcome(0, 0.1, ("a",), torch.tensor([1.0, math.inf, 1.0]), is_scaled=True)
+    position = Position()
     settle([outcome, outcome], position)
     assert (position.num_overflows, position.num_overflowed, position.num_skipped) == (2, 2, 2)
