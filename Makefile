@@ -20,10 +20,10 @@ demo: $(INSTALLED)
 	$(BIN)/deeplabv3 demo --out demo
 
 test: check
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test-all: check
-	$(BIN)/python -m pytest -q -m 'slow or not slow'
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'slow or not slow'
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
