@@ -50,10 +50,13 @@ class Ranks:
         self.server.wait()
         self.server.stdout.close()
 
-    def __call__(self, processes, function, out, *arguments, timeout=60):
-        """What became of processes that call a function: `codes` (None: still there), `out`, `err`, `seconds`."""
+    def __call__(self, processes, function, out, *arguments, timeout=60, signal_after=None):
+        """What became of processes that call a function: `codes` (None: still there), `out`, `err`, `seconds`.
+
+        `signal_after` is a number of seconds, and the signal that the first of them gets then.
+        """
         start = {"processes": processes, "function": function, "out": str(out), "timeout": timeout}
-        self.server.stdin.write(json.dumps({**start, "arguments": arguments}) + "\n")
+        self.server.stdin.write(json.dumps({**start, "signal_after": signal_after, "arguments": arguments}) + "\n")
         self.server.stdin.flush()
         return json.loads(self.server.stdout.readline())
 
@@ -63,7 +66,7 @@ def serve():
         print(json.dumps(answer(**json.loads(line))), flush=True)
 
 
-def answer(processes, function, out, timeout, arguments):
+def answer(processes, function, out, timeout, signal_after, arguments):
     out, start = Path(out), time.monotonic()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -75,7 +78,10 @@ def answer(processes, function, out, timeout, arguments):
             pid, status = os.waitpid(child, os.WNOHANG)
             if pid:
                 codes[child] = os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
+        if signal_after and codes[children[0]] is None and time.monotonic() - start >= signal_after[0]:
+            os.kill(children[0], signal_after[1])
+            signal_after = None
+        time.sleep(0.002)
     for child in [child for child, code in codes.items() if code is None]:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

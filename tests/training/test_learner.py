@@ -14,10 +14,9 @@ from deeplabv3.evaluation.evaluate import score_model
 from deeplabv3.model.checkpoint import digest, load_weights, model_from, read_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.load import load_model
-from deeplabv3.training import loop
 from deeplabv3.training.learner import enter_phase, make_learner, update_average
 from deeplabv3.training.loop import train
-from deeplabv3.training.state import RunPaths, restore
+from deeplabv3.training.state import RunPaths
 from deeplabv3.training.step import single_step, train_step
 from deeplabv3.training.stopping import Stopped
 from tests.training.conftest import CPU, final_state, learner_of, random_batch
@@ -183,20 +182,6 @@ def test_average_survives_a_stop(averaged_run, tmp_path, stop_at):
     config = stopped(averaged_run[0], tmp_path, stop_at)
     train(config)
     assert final_state(config) == final_state(averaged_run[0])
-
-
-@pytest.mark.parametrize("part", ["average/", "average_state/"])
-def test_resume_needs_the_average(averaged_run, tmp_path, stop_at, monkeypatch, part):
-    config = stopped(averaged_run[0], tmp_path, stop_at)
-
-    def forgetful(checkpoint, learner):
-        spoiled = {name: torch.zeros_like(v) for name, v in checkpoint.tensors.items() if name.startswith(part)}
-        return restore(replace(checkpoint, tensors={**checkpoint.tensors, **spoiled}), learner)
-
-    monkeypatch.setattr(loop, "restore", forgetful)
-    train(config)
-    weights = [read_checkpoint(RunPaths(run).last).part("average/") for run in (config, averaged_run[0])]
-    assert digest(weights[0], "") != digest(weights[1], "")
 
 
 def test_average_can_begin_later(averaged_run, tmp_path, stop_at):

@@ -13,7 +13,7 @@ from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.errors import CheckpointError, DatasetError, InputError
 from deeplabv3.training import loop, validation
 from deeplabv3.training.loop import train
-from deeplabv3.training.state import RunPaths, restore, write_history
+from deeplabv3.training.state import RunPaths, write_history
 from deeplabv3.training.stopping import Stopped
 from tests.training.conftest import final_state, ignored_sigterm, timeless
 
@@ -51,43 +51,6 @@ def test_stop_during_validation(whole_run, tmp_path, monkeypatch):
             train(config)
     train(replace(config, resume=True))
     assert final_state(config) == final_state(whole_run[0])
-
-
-@pytest.mark.parametrize("part", ["model/", "optimizer/"])
-def test_resume_needs_every_part(whole_run, tmp_path, stop_at, monkeypatch, part):
-    """The comparison of the tests above fails as soon as one part is not restored."""
-    config = replace(whole_run[0], run_dir=tmp_path / "run")
-    stop_at(3)
-    with pytest.raises(Stopped):
-        train(config)
-
-    def forgetful(checkpoint, learner):
-        spoiled = {name: torch.zeros_like(v) for name, v in checkpoint.tensors.items() if name.startswith(part)}
-        return restore(replace(checkpoint, tensors={**checkpoint.tensors, **spoiled}), learner)
-
-    monkeypatch.setattr(loop, "restore", forgetful)
-    train(replace(config, resume=True))
-    assert final_state(config) != final_state(whole_run[0])
-
-
-@pytest.mark.parametrize(
-    ("part", "wrong"),
-    [("epoch", 0), ("batch", 0), ("loss_sum", 0.0), ("history", []), ("best_miou", 2.0), ("num_skipped", 1)],
-)
-def test_resume_needs_the_position(whole_run, tmp_path, stop_at, monkeypatch, part, wrong):
-    config = replace(whole_run[0], run_dir=tmp_path / "run")
-    stop_at(3)
-    with pytest.raises(Stopped):
-        train(config)
-
-    def forgetful(*arguments):
-        position = restore(*arguments)
-        setattr(position, part, wrong)
-        return position
-
-    monkeypatch.setattr(loop, "restore", forgetful)
-    train(replace(config, resume=True))
-    assert final_state(config) != final_state(whole_run[0])
 
 
 def test_finished_run_resumes_to_itself(whole_run):

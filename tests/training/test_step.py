@@ -18,7 +18,7 @@ from deeplabv3.training.learner import make_learner
 from deeplabv3.training.loop import train
 from deeplabv3.training.losses import class_weights_of
 from deeplabv3.training.schedule import learning_rate
-from deeplabv3.training.state import Position, RunPaths, restore, write_history
+from deeplabv3.training.state import Position, RunPaths, write_history
 from deeplabv3.training.step import Outcome, settle, single_step, steps_of, train_step
 from deeplabv3.training.stopping import Stopped, StopSignals
 from tests.training.conftest import CPU, final_state, learner_of, random_batch
@@ -218,19 +218,6 @@ def test_scale_survives_a_stop(half_run, tmp_path, stop_at, which):
     config = stopped_after(half_run, which, tmp_path, stop_at)
     train(config)
     assert final_state(config) == final_state(half_run)
-
-
-@pytest.mark.parametrize("part", ["scale", "growth_tracker"])
-def test_resume_needs_the_scale(half_run, tmp_path, stop_at, monkeypatch, part):
-    config = stopped_after(half_run, 3, tmp_path, stop_at)
-
-    def forgetful(checkpoint, learner):
-        spoiled = {f"scaler/{part}": checkpoint.tensors[f"scaler/{part}"] * 0 + 64}
-        return restore(replace(checkpoint, tensors={**checkpoint.tensors, **spoiled}), learner)
-
-    monkeypatch.setattr(loop, "restore", forgetful)
-    train(config)
-    assert final_state(config) != final_state(half_run)
 
 
 @pytest.fixture

@@ -1,0 +1,125 @@
+"""A run that is killed or stopped at any moment goes on in another process as if nothing had happened."""
+
+import json
+import random
+import re
+import shutil
+import signal
+
+import pytest
+
+from deeplabv3.config import TrainConfig
+from deeplabv3.model.checkpoint import read_checkpoint
+from deeplabv3.training.state import RunPaths
+from tests.training.conftest import final_state, timeless
+from tests.training.ranks import Ranks
+
+EVERYTHING = """
+backbone: resnet18
+width: 16
+aspp_channels: 8
+auxiliary_channels: 8
+dropout: 0.1
+backbone_weights: none
+phases: [{epochs: 2, learning_rate: 0.05}, {epochs: 1, learning_rate: 0.01, frozen_batch_norm: true}]
+batch_size: 2
+accumulation: 2
+crop_size: [32, 48]
+photometric_distortion: true
+precision: float16
+average_decay: 0.9
+save_checkpoint_index: 2
+device: cpu
+"""
+"""Three epochs of three steps with everything that a checkpoint holds: the scale, the average, momentum, statistics."""
+
+DURING = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130,)}
+"""Exit codes; SIGTERM ends a process that has not begun to train as it ends any other, and shells call that 143 too."""
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    with Ranks() as ranks:
+        yield ranks
+
+
+class Run:
+    """A run's folder and the processes that work on it, one after the other."""
+
+    def __init__(self, ranks, data, folder):
+        self.ranks, self.folder = ranks, folder
+        folder.mkdir()
+        (folder / "all.yaml").write_text(EVERYTHING)
+        self.config = TrainConfig(data_dir=data, run_dir=folder / "run")
+        self.paths = RunPaths(self.config)
+
+    def go_on(self, num_workers=0, signal_after=None):
+        """Train on from what there is, perhaps not to the end; how that ended."""
+        words = ["train", str(self.config.data_dir), str(self.config.run_dir)]
+        words += ["--config", str(self.folder / "all.yaml"), "--num-workers", str(num_workers)]
+        if self.paths.config.exists():
+            words.append("--resume")
+        return self.ranks(1, "command", self.folder, None, words, signal_after=signal_after)
+
+    def left(self):
+        """All that the finished run leaves behind, less what depends on the clock."""
+        log = [json.loads(line) for line in self.paths.log.read_text().splitlines()]
+        kept = [read_checkpoint(self.paths.kept(epoch)).tensors.keys() for epoch in (2, 3)]
+        options = self.paths.config.read_text().splitlines()[1:]  # the first line has the folder's name
+        return final_state(self.config), timeless(log), kept, options, self.paths.losses.read_text()
+
+    def names(self):
+        """Its files, hidden ones too."""
+        return sorted(str(path.relative_to(self.folder)) for path in self.config.run_dir.rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def whole(ranks, streets, tmp_path_factory):
+    """A run that nothing interrupted, and how long it took."""
+    run = Run(ranks, streets, tmp_path_factory.mktemp("whole") / "run")
+    ended = run.go_on()
+    assert ended["codes"] == [0], ended["err"]
+    return run, ended["seconds"]
+
+
+def survives(ranks, whole, folder, seed, number, most):
+    """Interrupt a run up to `most` times at random moments and finish it; how often it was interrupted."""
+    (whole_run, seconds), chance = whole, random.Random(seed)
+    run = Run(ranks, whole_run.config.data_dir, folder)
+    interrupted = 0
+    while interrupted < most:
+        moment = chance.uniform(0, seconds)
+        ended = run.go_on(chance.choice([0, 0, 1, 2]), (moment, number))
+        assert ended["seconds"] < moment + 30
+        if ended["codes"] == [0]:  # it was done before
+            break
+        assert ended["codes"][0] in DURING[number], ended
+        interrupted += 1
+        printed = re.findall(r"^epoch (\d)/3: ", ended["out"][0], re.MULTILINE)  # an epoch that is saved
+        assert not printed or read_checkpoint(run.paths.last).record["position"]["epoch"] >= int(printed[-1])
+    ended = run.go_on()
+    assert ended["codes"] == [0], ended["err"]
+    assert run.left() == whole_run.left(), f"seed {seed}"
+    assert run.names() == whole_run.names()
+    shutil.rmtree(folder)
+    return interrupted
+
+
+def interrupt(ranks, whole, folder, number, times):
+    """So many interruptions, five to a run at most."""
+    count = seed = 0
+    while count < times:
+        count += survives(ranks, whole, folder / str(seed), seed, number, min(5, times - count))
+        seed += 1
+        assert seed <= 3 * times, f"only {count} came before the run was done"
+
+
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGKILL, 20), (signal.SIGTERM, 5), (signal.SIGINT, 5)])
+def test_interrupted_run_is_uninterrupted(ranks, whole, tmp_path, number, times):
+    interrupt(ranks, whole, tmp_path, number, times)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGKILL, 300), (signal.SIGTERM, 50), (signal.SIGINT, 50)])
+def test_often_interrupted_run_is_uninterrupted(ranks, whole, tmp_path, number, times):
+    interrupt(ranks, whole, tmp_path, number, times)
