@@ -25,7 +25,7 @@ from deeplabv3.config import (
     UnpackConfig,
 )
 from deeplabv3.distributed import is_first
-from deeplabv3.errors import DeepLabError, DeviceMemoryError, InputError
+from deeplabv3.errors import DeepLabError, DeviceMemoryError, InputError, is_out_of_memory
 
 if TYPE_CHECKING:
     from deeplabv3.evaluation.scores import Scores
@@ -68,6 +68,11 @@ def guarded(program: str, run: Callable[[], int | None]) -> int:
         return 128 + signal.SIGPIPE
     except OSError as error:
         print(f"{program}: error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"{program}: error: memory ran out; end other programs, or ask for less at once", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if is_first():

@@ -31,11 +31,30 @@ class CheckpointError(InputError):
 
 
 class OutputError(InputError):
-    """A file or a folder cannot be written; what was there before is untouched."""
+    """A file or a folder cannot be written; what was there before is untouched, unless the message says otherwise."""
 
 
 class DeviceMemoryError(InputError):
     """The memory of a device is too small. Of several processes one alone may meet it, in the middle of a step."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is too small.
+
+    Of torch's errors only that of an accelerator has a class of its own. Its allocator of main memory and oneDNN, which
+    computes convolutions there, raise a RuntimeError; the texts are what they said under a limit (`ulimit -v`).
+    """
+    if isinstance(error, RuntimeError):
+        return type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in _OUT_OF_MEMORY)
+    return isinstance(error, MemoryError)
+
+
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "std::bad_alloc",
+    "could not create a primitive",
+    "could not execute a primitive",
+)
 
 
 class NonFiniteError(DeepLabError):

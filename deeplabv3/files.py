@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -20,13 +21,16 @@ def cache_dir() -> Path:
 
 
 def make_dir(path: Path) -> None:
-    """Make a folder to write into, with its parents.
+    """Make a folder to write into, with its parents, so that it outlives a power cut.
 
     Raises:
         OutputError: That is not possible.
     """
     try:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            flush_dir(folder.parent)
     except OSError as error:
         raise OutputError(f"the folder {path} cannot be made: {error.strerror}; choose another one") from error
 
@@ -112,35 +116,104 @@ def open_whole(path: Path, *, num_bytes: int | None = None) -> Iterator[BinaryIO
 
     Raises:
         OutputError: It cannot be written; as after any other error in the `with` statement, what was at `path` is
-            untouched.
+            untouched. Where the folder cannot be flushed at the end, the new file is there, and the message says so.
     """
     make_dir(path.parent)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     try:
-        with partial.open("w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        flush_dir(path.parent)
+        if path.exists() and not path.is_file():  # renaming would put a file where a device is
+            raise OutputError(f"{path} is there and is no file; choose another name")
+        with _opened_dir(path.parent) as folder:  # now, because an error behind the renaming would come too late
+            with partial.open("w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+            try:
+                _flush(folder)
+            except OSError as error:
+                raise OutputError(
+                    f"{path} is written, but its folder cannot be flushed ({error.strerror}), so a power cut may lose "
+                    "it: look after the disk"
+                ) from error
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        free = f"{shutil.disk_usage(path.parent).free:,}"
-        room = f"{free} bytes are free" if num_bytes is None else f"it needs {num_bytes:,} bytes and {free} are free"
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror}; {room}: make room or choose another folder"
-        ) from error
+        remove_partials([path])
+        raise cannot_write(path, error, num_bytes) from error
     except BaseException:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        remove_partials([path])
         raise
+
+
+def partial_of(path: Path) -> Path:
+    """Where a file is written before it is renamed to `path`."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def remove_partials(paths: Iterable[Path]) -> None:
+    """Remove what a process that was killed, or a disk that failed, left half written of some files, where possible."""
+    for path in paths:
+        with suppress(OSError):
+            partial_of(path).unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file that may not be there.
+
+    Raises:
+        OutputError: It cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be removed: {error.strerror}; remove it yourself") from error
+
+
+def cannot_write(path: Path, error: OSError, num_bytes: int | None = None) -> OutputError:
+    """What to raise where the system refuses to write a file: cause, bytes and next step in one line.
+
+    Args:
+        path: The file.
+        error: What the system said.
+        num_bytes: How many bytes the file has; None if that is not known.
+    """
+    room = "" if num_bytes is None else f"; it needs {num_bytes:,} bytes"
+    with suppress(OSError):  # a disk that fails may not tell
+        free = f"{shutil.disk_usage(path.parent).free:,}"
+        room = f"{room} and {free} are free" if room else f"; {free} bytes are free"
+    remedy = _REMEDIES.get(error.errno or 0, "choose another folder")
+    return OutputError(f"{path} cannot be written: {error.strerror or error}{room}: {remedy}")
+
+
+_REMEDIES = {
+    errno.ENOSPC: "make room or choose another folder",
+    errno.EDQUOT: "make room within your quota or choose another folder",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f) or choose another folder",
+    errno.EACCES: "change its permissions or choose another folder",
+    errno.EROFS: "make the disk writable or choose another folder",
+    errno.EIO: "look after the disk or choose another folder",
+}
 
 
 def flush_dir(path: Path) -> None:
     """Bring a folder's entries to the disk."""
+    with _opened_dir(path) as folder:
+        _flush(folder)
+
+
+@contextmanager
+def _opened_dir(path: Path) -> Iterator[int]:
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        yield handle
     finally:
-        os.close(handle)
+        with suppress(OSError):  # nothing was written through it
+            os.close(handle)
+
+
+def _flush(folder: int) -> None:
+    """Flush an open folder. Some network disks cannot, and say so; they keep their entries elsewhere."""
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise

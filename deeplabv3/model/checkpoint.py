@@ -26,7 +26,7 @@ from torch import Tensor
 
 from deeplabv3.config import ModelConfig
 from deeplabv3.data.labels import LabelSet
-from deeplabv3.errors import CheckpointError, NonFiniteError
+from deeplabv3.errors import CheckpointError, DeviceMemoryError, NonFiniteError, is_out_of_memory
 from deeplabv3.files import write_whole
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.records import from_record
@@ -89,6 +89,9 @@ def encode_checkpoint(tensors: Mapping[str, Tensor], record: Mapping[str, Any]) 
             raise NonFiniteError(f"{name} became NaN or infinite, so nothing was saved; lower the learning rate")
     text = json.dumps(record, allow_nan=False)
     metadata = {"format": FORMAT, "version": VERSION, "record": text, "sha256": digest(stored, text)}
+    # safetensors holds three copies for a moment and panics where there is no room for them: asked for here, that is an
+    # error. The system gives such memory only where it is written to, so asking costs nothing.
+    torch.empty(3 * sum(value.nbytes for value in stored.values()), dtype=torch.uint8)
     return safetensors.torch.save(stored, metadata)
 
 
@@ -97,6 +100,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         CheckpointError: The file is missing, is not a checkpoint of this package, or is damaged.
+        DeviceMemoryError: Memory ran out.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}; give the path of a {SUFFIX} file that train wrote")
@@ -107,6 +111,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
     except Exception as error:  # the reader raises many kinds for damaged files
+        if is_out_of_memory(error):
+            raise DeviceMemoryError(f"memory ran out while {path} was read; end other programs") from error
         detail = " ".join(str(error).split())
         raise CheckpointError(f"{path} is not a whole safetensors file ({detail}); use another checkpoint") from error
     if metadata.get("format") != FORMAT:

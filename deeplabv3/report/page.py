@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deeplabv3.evaluation.scores import Scores
-from deeplabv3.files import write_whole
+from deeplabv3.files import remove, write_whole
 from deeplabv3.prediction.render import save_picture
 from deeplabv3.records import text_of
 from deeplabv3.report.charts import classes_png, confusion_png
@@ -97,7 +97,7 @@ def write_page(
     pictures = [*_write_charts(folder, scores, history), *articles]
     for path in older:
         if path.name not in pictures:
-            path.unlink()
+            remove(path)
     sections = [
         *_score_sections(scores),
         _section("Frames with the lowest mIoU", FRAMES_LEAD, _frames(articles.values(), scores)),

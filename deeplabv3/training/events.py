@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,7 +25,7 @@ from deeplabv3.data.frames import read_image_of
 from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.errors import InputError, OutputError
-from deeplabv3.files import make_dir
+from deeplabv3.files import cannot_write, make_dir
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.prediction.predictor import predict_image
 from deeplabv3.prediction.render import colorize, overlay, with_entries
@@ -220,9 +219,8 @@ def _append_records(path: Path, events: Sequence[Mapping[str, Any]]) -> None:
     except OSError as error:
         with suppress(OSError):
             os.truncate(path, size)
-        free = f"{shutil.disk_usage(path.parent).free:,} bytes are free"
-        advice = "make room and add --resume, or leave out --tensorboard"
-        raise OutputError(f"{path} cannot be written: {error.strerror}; {free}: {advice}") from error
+        refusal = cannot_write(path, error, len(records.getvalue()))
+        raise OutputError(f"{refusal}, or leave out --tensorboard") from error
 
 
 def _steps_written(folder: Path) -> set[int]:

@@ -16,17 +16,18 @@ from deeplabv3.data.loading import train_batches
 from deeplabv3.distributed import ending_together, everyones, is_first, num_processes, process_group
 from deeplabv3.errors import DatasetError, DeviceMemoryError
 from deeplabv3.evaluation.scores import number
-from deeplabv3.files import make_dir, write_whole
+from deeplabv3.files import write_whole
 from deeplabv3.model.checkpoint import encode_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.progress import Progress
-from deeplabv3.report.page import PAGE
+from deeplabv3.report.curves import History
 from deeplabv3.report.tables import percent
 from deeplabv3.training.beginning import Run, load_initial_weights, set_up
+from deeplabv3.training.endings import telling_how_to_go_on
 from deeplabv3.training.events import Events
 from deeplabv3.training.learner import Learner, enter_phase, make_learner, set_training
 from deeplabv3.training.losses import class_weights_of
-from deeplabv3.training.page import write_run_page
+from deeplabv3.training.page import page_is_current, write_run_page
 from deeplabv3.training.schedule import learning_rate, num_epochs, num_steps, phase_at
 from deeplabv3.training.state import Position, config_yaml, restore, state_record, state_tensors, write_history
 from deeplabv3.training.step import Outcome, settle, steps_of, train_step
@@ -48,6 +49,8 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     Raises:
         InputError: Something supplied cannot be used; nothing was overwritten. A frame that turns out to be broken
             while training ends the run saved.
+        OutputError: A file of the run cannot be written, be it a plot; the last checkpoint is whole.
+        DeviceMemoryError: Memory ran out. The last checkpoint is whole; where it was a validation, the run is saved.
         NonFiniteError: The loss or a gradient is NaN or infinite; the optimizer has not used it.
         ProcessError: Another process of the run has ended.
         Stopped: SIGINT or SIGTERM came; the run is saved.
@@ -69,8 +72,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     last_done = position.epoch * steps_per_epoch + max(0, position.batch - 1)  # its epoch may have to be validated yet
     phase = phase_at(last_done, phases, steps_per_epoch)
     enter_phase(learner, phases[phase], config)
-    for folder in paths.folders:
-        by_the_first(make_dir, folder)
+    by_the_first(paths.prepare)
 
     def rate_at(step: int, num_overflowed: int) -> float:
         due = step - num_overflowed  # the schedule waits for steps that float16 could not hold
@@ -90,7 +92,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     ahead, pinned = range(position.epoch, epochs), run.device.type == "cuda"
     class_weights = class_weights_of(config.loss, run.shown, run.device)
     stream = train_batches(run.train_samples, run.label_set, config, ahead, position.batch, run.shown, pinned)
-    with StopSignals() as stop, closing(stream):
+    with StopSignals() as stop, closing(stream), telling_how_to_go_on(config, run.device):
         steps = steps_of(stream, config.accumulation, class_weights, stop)
         try:
             for epoch in ahead:
@@ -131,20 +133,19 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
                 by_the_first(write_history, position.history, paths, plots)
                 by_the_first(_show, events, entry, learner, run)
                 by_the_first(print, _line(entry, epochs))
-        except torch.OutOfMemoryError as error:
-            raise DeviceMemoryError(_too_large(config, run.device)) from error
-        except (Stopped, DatasetError) as reason:
+        except (Stopped, DatasetError, DeviceMemoryError) as reason:
+            if isinstance(reason, DeviceMemoryError) and num_processes() > 1:  # of a validation: it is saved already
+                raise
             stop.save_undisturbed()
             settle(outcomes, position)
             by_the_first(save, paths.last)
             where = f"epoch {position.epoch + 1} of {epochs}, batch {position.batch} of {steps_per_epoch}"
-            raise _told(reason, where, paths.last) from reason
+            raise _with_place(reason, where, paths.last) from reason
 
     # 5. Record: once more at the end, for a run that was killed between its last checkpoint and its log.
-    by_the_first(write_history, position.history, paths, paths.plots(epochs))
-    if config.report and (validation is not None or not all(everyones([(paths.report_dir / PAGE).exists()])[0])):
-        validation = validation or validate(learner, run.val_samples, run.label_set, config)  # resumed when finished
-        by_the_first(write_run_page, paths.report_dir, learner.judged, validation.scores, position.history, run)
+    with telling_how_to_go_on(config, run.device, is_finished=True):
+        by_the_first(write_history, position.history, paths, paths.plots(epochs))
+        _show_page(learner, validation, position.history, run)
     return position.history
 
 
@@ -169,20 +170,22 @@ def _show(events: Events | None, entry: dict[str, Any], learner: Learner, run: R
         events.pictures(entry["step"], learner.judged, run.val_samples, run.label_set, inference)
 
 
-def _told(reason: Stopped | DatasetError, where: str, saved: Path) -> Stopped | DatasetError:
-    """Why a run ends early, with what is kept of it."""
+def _with_place(reason: Stopped | DatasetError | DeviceMemoryError, where: str, saved: Path) -> BaseException:
+    """Why a run ends early, with how far it came."""
     if isinstance(reason, Stopped):
         return Stopped(reason.number, f"stopped in {where}; saved in {saved}")
-    return DatasetError(f"{reason}; the run is saved at {where}: mend it and add --resume")
+    return type(reason)(f"{reason}; the run is saved at {where}: mend it and add --resume")
 
 
-def _too_large(config: TrainConfig, device: torch.device) -> str:
-    height, width = config.crop_size
-    found = "" if device.type == "cpu" else "--batch-size auto finds the largest that fits one process; or "
-    return (
-        f"the memory of {device} is too small for batch_size {config.batch_size} with crops of {height}x{width}; "
-        f"{found}lower batch_size or crop_size, raise accumulation, add --recompute, or choose a smaller backbone"
-    )
+def _show_page(learner: Learner, validation: Validation | None, history: History, run: Run) -> None:
+    """Write the page of a finished run, if it is asked for; resumed at its end, only if there is none of that end."""
+    folder = run.paths.report_dir
+    if not run.config.report:
+        return
+    if validation is None and all(everyones([page_is_current(folder, history)])[0]):
+        return
+    validation = validation or validate(learner, run.val_samples, run.label_set, run.config)
+    by_the_first(write_run_page, folder, learner.judged, validation.scores, history, run)
 
 
 def _entry(

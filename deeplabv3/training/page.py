@@ -16,11 +16,21 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.prediction.predictor import predict_image
 from deeplabv3.records import default_record, to_record, to_words
 from deeplabv3.report.curves import History
-from deeplabv3.report.page import Options, write_page
+from deeplabv3.report.page import PAGE, Options, write_page
 from deeplabv3.report.worst import ShownFrame, lowest
 from deeplabv3.training.beginning import Run
 
 NUM_WORST = 6
+
+
+def page_is_current(folder: Path, history: History) -> bool:
+    """Whether the page of a run is there and shows it at its end, rather than as it was before it went on."""
+    page = folder / PAGE
+    return page.exists() and _source(history) in page.read_text(encoding="utf-8")
+
+
+def _source(history: History) -> str:
+    return f"{len(history)} epochs of training, the weights of the last"
 
 
 def write_run_page(folder: Path, model: DeepLabV3, scores: Scores, history: History, run: Run) -> None:
@@ -52,7 +62,7 @@ def write_run_page(folder: Path, model: DeepLabV3, scores: Scores, history: Hist
         folder,
         scores,
         title=f"{config.run_dir.resolve().name}: {config.data_dir.resolve().name}, val",
-        source=f"{len(history)} epochs of training, the weights of the last",
+        source=_source(history),
         history=history,
         options=[Options("Training", default_record(TrainConfig), to_record(config))],
         command=shlex.join(["deeplabv3", "train", *to_words(typed, ["data_dir", "run_dir"])]),

@@ -18,6 +18,7 @@ from deeplabv3.config import ModelConfig, TrainConfig
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.distributed import num_processes
+from deeplabv3.files import make_dir, remove_partials
 from deeplabv3.model.checkpoint import SUFFIX, Checkpoint, load_weights
 from deeplabv3.records import default_record, from_record, to_record
 from deeplabv3.report.curves import History, plot_losses, write_log, write_losses
@@ -107,7 +108,7 @@ class RunPaths:
 
     Args:
         config: The run.
-        steps_per_epoch: Steps that an epoch has; only `stem`, `kept`, `plots` and `existing` ask for it.
+        steps_per_epoch: Steps that an epoch has; only `stem`, `kept`, `plots`, `files` and `existing` ask for it.
     """
 
     def __init__(self, config: TrainConfig, steps_per_epoch: int = 1) -> None:
@@ -130,6 +131,16 @@ class RunPaths:
         """Those that a run makes."""
         return self.run_dir, self.checkpoint_dir, self.losses_dir
 
+    def prepare(self) -> None:
+        """Make the folders, and remove what a process that was killed left half written in them.
+
+        Raises:
+            OutputError: A folder cannot be made.
+        """
+        for folder in self.folders:
+            make_dir(folder)
+        remove_partials(self.files)
+
     def stem(self, epoch: int) -> str:
         """The configured name of what is kept after `epoch` epochs."""
         config = self._options
@@ -144,12 +155,16 @@ class RunPaths:
         """The plots drawn with it: the newest, and in a folder for losses alone another under the checkpoint's name."""
         return [self.plot, self.losses_dir / f"{self.stem(epoch)}.png"] if self._options.losses_dir else [self.plot]
 
-    def existing(self) -> list[Path]:
-        """The files that the run would write and that are there already."""
+    @property
+    def files(self) -> list[Path]:
+        """Those that a run writes whole, less the pictures of its page."""
         epochs = range(1, num_epochs(self._options.phases, self._steps_per_epoch) + 1)
         later = [path for epoch in epochs for path in (self.kept(epoch), *self.plots(epoch))]
-        pages = (self.report_dir / PAGE, *pictures_in(self.report_dir))
-        files = (self.last, self.best, self.config, self.log, self.losses, *event_files(self.events), *pages, *later)
+        return [self.last, self.best, self.config, self.log, self.losses, self.report_dir / PAGE, *later]
+
+    def existing(self) -> list[Path]:
+        """The files that the run would write and that are there already."""
+        files = (*self.files, *event_files(self.events), *pictures_in(self.report_dir))
         return [path for path in files if path.exists()]
 
 

@@ -10,6 +10,7 @@ from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.evaluation.evaluate import score_model
 from deeplabv3.evaluation.scores import Scores
+from deeplabv3.training.endings import telling_of_memory, too_large_to_validate
 from deeplabv3.training.learner import Learner
 
 
@@ -36,19 +37,21 @@ def validate(learner: Learner, samples: Sequence[Sample], label_set: LabelSet, c
 
     Raises:
         DatasetError: A frame cannot be read.
+        DeviceMemoryError: Memory ran out.
     """
-    scores = [
-        score_model(
-            model.eval(),
-            samples,
-            label_set,
-            device=learner.device,
-            inference=InferenceConfig(precision=config.precision),
-            batch_size=config.eval_batch_size,
-            num_workers=config.num_workers,
-            with_loss=True,
-        )
-        for model in (learner.average, learner.model)
-        if model is not None
-    ]
+    with telling_of_memory(lambda: too_large_to_validate(config, learner.device)):
+        scores = [
+            score_model(
+                model.eval(),
+                samples,
+                label_set,
+                device=learner.device,
+                inference=InferenceConfig(precision=config.precision),
+                batch_size=config.eval_batch_size,
+                num_workers=config.num_workers,
+                with_loss=True,
+            )
+            for model in (learner.average, learner.model)
+            if model is not None
+        ]
     return Validation(scores[0], scores[1].miou if len(scores) > 1 else None)

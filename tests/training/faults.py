@@ -3,11 +3,14 @@
     torchrun --nproc-per-node N -m tests.training.faults OUT FAULT train DATA RUN ...
 
 FAULT is JSON, null for none: `rank`, `place`, `which` (the how many-th time, from 1), `action`, `broken` (a frame).
+At the place "disk" the action is one of `tests.disk.Disk`, and what counts is the run's folder. A fault may have
+`limits` alone, of `resource` by name, those of address space beyond what is used; or a `cgroup` to join.
 Each process writes its exit code to OUT, since torchrun's own does not tell it.
 """
 
 import json
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -22,16 +25,31 @@ from deeplabv3.errors import DatasetError
 from deeplabv3.evaluation import evaluate
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training import beginning, loop, step
+from tests.disk import Disk
 
 
 def run(out: Path, fault: dict[str, Any] | None, words: list[str]) -> int:
     torch.set_num_threads(1)
-    if fault and fault["rank"] in (rank(), -1):
+    fault = fault or {}
+    confine(fault)
+    if fault.get("place") == "disk":
+        Disk(words[2], out / "calls", fault["which"], fault["action"]).install()
+    elif fault.get("rank") in (rank(), -1):
         PLACES[fault["place"]](Counter(fault["which"], ACTIONS[fault["action"]]))
         break_frame(fault.get("broken"))
     code = main(words)
     (out / f"{rank()}.code").write_text(str(code))
     return code
+
+
+def confine(fault):
+    """Less of what the system gives."""
+    for name, most in fault.get("limits", {}).items():
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        limit, most = getattr(resource, name), most + used * (name == "RLIMIT_AS")
+        resource.setrlimit(limit, (most, resource.getrlimit(limit)[1]))
+    if "cgroup" in fault:
+        Path(fault["cgroup"], "cgroup.procs").write_text(str(os.getpid()))
 
 
 class Counter:

@@ -281,7 +281,8 @@ def test_full_disk_is_one_line_and_leaves_whole_records(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         with pytest.raises(
-            OutputError, match=r"cannot be written: No space left on device; .* bytes are free"
+            OutputError,
+            match=r"cannot be written: No space left on device; it needs 121 bytes and .* are free: make room",
         ) as caught:
             writer.epoch(HISTORY[1])
     assert "\n" not in str(caught.value)

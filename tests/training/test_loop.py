@@ -201,6 +201,20 @@ def test_page_that_is_missing_is_written_by_resuming(train_config):
     assert (train_config.run_dir / "report" / "index.html").exists()
 
 
+def test_page_of_a_run_that_went_on_is_not_taken_for_its_end(train_config, monkeypatch):
+    """It was killed before the page was written anew."""
+    config = replace(train_config, phases=train_config.phases[1:], report=True)
+    train(config)
+    config = replace(config, phases=train_config.phases[1:] * 2, resume=True)
+    page = train_config.run_dir / "report" / "index.html"
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "write_run_page", lambda *_: None)
+        train(config)
+    assert "1 epochs of training" in page.read_text()
+    train(config)
+    assert "2 epochs of training" in page.read_text()
+
+
 def test_page_of_another_run_is_not_overwritten(train_config):
     page = train_config.run_dir / "report" / "index.html"
     page.parent.mkdir(parents=True)

@@ -21,7 +21,6 @@ from deeplabv3.model.device import place
 from deeplabv3.model.load import load_model
 from tests.conftest import REPOSITORY
 from tests.training.conftest import CPU, timeless
-from tests.training.ranks import Ranks
 
 TINY = [
     *("--backbone", "resnet18", "--width", "16", "--aspp-channels", "8", "--auxiliary-channels", "8"),
@@ -30,12 +29,6 @@ TINY = [
 ]
 
 ENDED = "deeplabv3 train: error: another process has ended; its own message says why\n"
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    with Ranks() as ranks:
-        yield ranks
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,18 @@ def test_finished_run_resumes_to_itself(whole_run):
     assert final_state(config) == before
 
 
+def test_leftovers_of_a_killed_run_are_removed(whole_run, tmp_path):
+    """Those under names of this run; nothing else is touched."""
+    config = replace(whole_run[0], run_dir=tmp_path / "run")
+    shutil.copytree(whole_run[0].run_dir, config.run_dir)
+    own = [config.run_dir / "checkpoints" / f".{name}.safetensors.partial" for name in ("best", "last", "epoch_2")]
+    other = config.run_dir / "checkpoints" / ".other.safetensors.partial"
+    for path in (*own, other):
+        path.write_text("half")
+    train(replace(config, resume=True))
+    assert list(config.run_dir.rglob("*.partial")) == [other]
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_broken_frame_ends_the_run_saved(unchecked, train_config, streets, tmp_path, whole_run, split):
     """Broken after the check: it is found out when the frame is read."""
