@@ -1,0 +1,66 @@
+"""A long run needs no more of the machine in its last epochs than in its first."""
+
+import gc
+import os
+import sys
+import tempfile
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deeplabv3.config import Phase
+from deeplabv3.training import loop
+from deeplabv3.training.loop import train
+from deeplabv3.training.state import write_history
+
+WARM_UP = 8
+"""Epochs until allocators and caches have what they need."""
+
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def held():
+    """Handles, threads and temporary files, memory shared between processes among them."""
+    folders = [path for path in (Path(tempfile.gettempdir()), Path("/dev/shm")) if path.is_dir()]
+    names = {str(path) for folder in folders for path in folder.iterdir() if owner_is_me(path)}
+    threads = sorted(
+        thread.name for thread in threading.enumerate() if thread.name != "limit"
+    )  # ends when a batch comes
+    return len(list(Path("/proc/self/fd").iterdir())), threads, names
+
+
+def owner_is_me(path):
+    """By the names that this process and torch give."""
+    return str(os.getpid()) in path.name
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize(("num_workers", "epochs"), [(0, 20), pytest.param(1, 40, marks=pytest.mark.slow)])
+def test_nothing_grows(train_config, monkeypatch, num_workers, epochs):
+    seen = []
+
+    def noted(*arguments):
+        write_history(*arguments)
+        gc.collect()  # plots are garbage in circles, 5 MB each, which Python removes now and then
+        seen.append((resident_bytes(), held()))
+
+    monkeypatch.setattr(loop, "write_history", noted)
+    phases = (Phase(epochs=epochs, learning_rate=0.01),)
+    train(replace(train_config, phases=phases, average_decay=0.9, num_workers=num_workers))
+    seen = seen[WARM_UP : epochs - 1]  # behind the last, the processes that read have ended
+    slope = np.polyfit(range(len(seen)), [memory for memory, _ in seen], 1)[0]
+    print(f"{slope / 1e3:.0f} kB an epoch")
+    assert all(later == seen[0][1] for _, later in seen)
+    assert slope < 200_000
+
+
+def test_growth_would_be_seen():
+    before = resident_bytes()
+    kept = [np.ones(200_000_000, np.uint8)]
+    assert resident_bytes() - before > 100_000_000
+    kept.clear()
