@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from deeplabv3.config import TrainConfig
-from deeplabv3.errors import InputError
-from deeplabv3.records import config_fields, from_record, to_record
+from deeplabv3.errors import InputError, printable
+from deeplabv3.records import config_fields, from_record, read_yaml, to_record
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
 """Complete configurations that come with the package; `--config camvid` finds `camvid.yaml` there."""
@@ -29,7 +29,11 @@ def parse_arguments(verb: str, cls: type, positional: Sequence[str], words: Sequ
         InputError: A flag is unknown, or a value is missing or not possible.
     """
     parser = make_parser(verb, cls, positional)
-    return from_record(cls, parser.parse_args(_normalised(words, cls)).as_dict())
+    values = parser.parse_args(_normalised(words, cls)).as_dict()
+    for name, value in values.items():  # within a tuple, the parser leaves what it makes of a dictionary
+        if isinstance(value, tuple):
+            values[name] = tuple(item.as_dict() if hasattr(item, "as_dict") else item for item in value)
+    return from_record(cls, values)
 
 
 def make_parser(verb: str, cls: type, positional: Sequence[str]) -> Any:
@@ -44,7 +48,7 @@ def make_parser(verb: str, cls: type, positional: Sequence[str]) -> Any:
             return re.sub(r"--(?!print_config)\w+", lambda flag: flag[0].replace("_", "-"), text)
 
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            raise InputError(_one_line(message)) from ex
+            raise InputError(_told(message)) from ex
 
     parser = Parser(prog=f"deeplabv3 {verb}", description=(cls.__doc__ or "").splitlines()[0])
     parser.add_argument("--config", action="config", help="YAML file with any of these options; flags override it.")
@@ -98,16 +102,11 @@ def _recipe(name: str) -> str:
     Raises:
         InputError: There is neither, or it holds no options.
     """
-    import yaml
-
     path = next((path for path in (Path(name), RECIPES_DIR / f"{name}.yaml") if path.is_file()), None)
     if path is None:
         recipes = ", ".join(sorted(recipe.stem for recipe in RECIPES_DIR.glob("*.yaml")))
         raise InputError(f"there is no configuration file {name}; give a YAML file, or a recipe: {recipes}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no options; write lines such as 'batch_size: 8'")
     return str(path)
@@ -125,9 +124,9 @@ def _field_helps(cls: type) -> dict[str, str]:
     return helps
 
 
-def _one_line(message: str) -> str:
+def _told(message: str) -> str:
     """A parser's message of several lines as one, with flags as they are typed and types as they are called."""
-    line = " ".join(message.split())
+    line = printable(message, most=1000)
     line = re.sub(r'Parser key "([\w.]+)": ?', lambda key: f"--{key[1].replace('_', '-')}: ", line)
     line = re.sub(r"--\w+", lambda flag: flag[0].replace("_", "-"), line)
     line = re.sub(r"Does not validate .*Subtypes: \[(.*?)\] Errors: .*Given value: ", r"expected \1, got ", line)

@@ -63,3 +63,9 @@ class NonFiniteError(DeepLabError):
 
 class ProcessError(DeepLabError):
     """Another process that works on the same thing has ended."""
+
+
+def printable(error: Exception | str, most: int = 300) -> str:
+    """What another library says of a user's file, in one line of at most so many characters that can be printed."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(error).split()))
+    return line if len(line) <= most else f"{line[:most]}..."

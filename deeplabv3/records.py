@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from reprlib import repr as short
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from deeplabv3.errors import InputError
+from deeplabv3.errors import InputError, printable
 
 Config = TypeVar("Config")
 
@@ -45,7 +48,7 @@ def from_record(cls: type[Config], record: Mapping[str, Any]) -> Config:
     """Build a configuration from a flat record; keys of other configurations are left alone.
 
     Raises:
-        InputError: A value is missing or not possible.
+        InputError: A value is missing, of another type, or not possible.
     """
     hints = get_type_hints(cls)
     values: dict[str, Any] = {}
@@ -54,7 +57,7 @@ def from_record(cls: type[Config], record: Mapping[str, Any]) -> Config:
         if is_dataclass(hint):
             values[item.name] = from_record(hint, record)  # type: ignore[arg-type]
         elif item.name in record:
-            values[item.name] = _typed(hint, record[item.name])
+            values[item.name] = _typed(item.name, hint, record[item.name])
         elif item.default is MISSING and item.default_factory is MISSING:
             raise InputError(f"{item.name} is missing; give it a value")
     return cls(**values)
@@ -99,13 +102,86 @@ def _plain(value: Any) -> Any:
     return to_record(value) if is_dataclass(value) else value
 
 
-def _typed(hint: Any, value: Any) -> Any:
-    """The inverse of `_plain`, for the few types that fields have."""
-    if hint in (Path, Path | None):
-        return None if value is None else Path(value)
-    if isinstance(value, (list, tuple)):
-        (item_hint, *_) = [*get_args(hint), None]
-        if is_dataclass(item_hint) and isinstance(item_hint, type):
-            return tuple(item if isinstance(item, item_hint) else from_record(item_hint, item) for item in value)
-        return tuple(value)
-    return value
+def read_yaml(path: Path) -> Any:
+    """The values of a YAML file that a user wrote.
+
+    Raises:
+        InputError: It is not one.
+        OSError: It cannot be read.
+    """
+    import yaml  # costs start-up time
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise
+    except Exception as error:  # besides its own errors, the parser raises those of dates, numbers and deep nesting
+        raise InputError(f"{path} is not a YAML file: {printable(error)}") from error
+
+
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+    NoneType: "null",
+}
+
+
+def _typed(name: str, hint: Any, value: Any) -> Any:
+    """The inverse of `_plain`, for the few types that fields have.
+
+    Raises:
+        InputError: The value has another type.
+    """
+    try:
+        return _converted(hint, value)
+    except TypeError as error:
+        raise InputError(f"{name} is {short(value)}; give {_described(hint)}") from error
+
+
+def _converted(hint: Any, value: Any) -> Any:
+    """A plain value as what a type hint says.
+
+    Raises:
+        TypeError: It is something else.
+        InputError: It is a configuration whose values are not possible.
+    """
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        for kind in inner:
+            with suppress(TypeError):
+                return _converted(kind, value)
+    elif origin is Literal:
+        if value in [item for item in inner if type(item) is type(value)]:
+            return value
+    elif origin in (tuple, list) and isinstance(value, (list, tuple)):
+        kinds = inner if origin is tuple and inner[-1] is not Ellipsis else inner[:1] * len(value)
+        if len(kinds) == len(value):
+            return origin(_converted(kind, item) for kind, item in zip(kinds, value, strict=True))
+    elif is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, hint):
+            return value
+        if isinstance(value, Mapping):
+            return from_record(hint, value)
+    elif hint is Path and isinstance(value, (str, Path)):
+        return Path(value)
+    elif hint is float and type(value) in (int, float):
+        with suppress(OverflowError):
+            return float(value)
+    elif type(value) is (origin or hint):  # True is no whole number here
+        return value
+    raise TypeError(f"no {hint}")
+
+
+def _described(hint: Any) -> str:
+    """A type in words."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(map(_described, inner))
+    if origin is Literal:
+        return " or ".join(map(str, inner))
+    if origin is tuple and inner[-1] is not Ellipsis:
+        return f"a list of {len(inner)}"
+    return _WORDS.get(hint, "a list" if origin in (tuple, list) else "a table of values")

@@ -10,6 +10,9 @@ OUTPUT_STRIDES = (8, 16, 32)
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 MAX_SCALE = 100
 
+MAX_CHANNELS, MAX_RATE, MAX_BRANCHES = 2**14, 2**12, 64
+"""What no network comes near, so that a wrong number is one line and not a huge allocation."""
+
 MAX_PIXELS = 2**25
 """Of an image: a frame of 8K (7680x4320) fits. Decoding takes at most 600 MB and about two seconds then."""
 

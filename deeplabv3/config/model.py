@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 
-from deeplabv3.config.checks import require, require_output_stride
+from deeplabv3.config.checks import MAX_BRANCHES, MAX_CHANNELS, MAX_RATE, require, require_output_stride
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 BACKBONES = (*RESNETS, "mobilenet_v3_large")
@@ -80,14 +81,18 @@ class ModelConfig:
         require(self.backbone in BACKBONES, "backbone", self.backbone, "choose one of " + ", ".join(BACKBONES))
         require(self.num_classes >= 1, "num_classes", self.num_classes, "at least 1 class is needed")
         require_output_stride(self.output_stride)
+        for name in ("num_classes", "width", "aspp_channels", "low_level_channels", "auxiliary_channels"):
+            value = getattr(self, name)
+            require(value <= MAX_CHANNELS, name, value, f"give at most {MAX_CHANNELS}")
         self._check_rates()
         # torch 2.13 on a CPU writes beyond its memory in the channels-last gradient of a strided 1x1 convolution of 8
         # channels, so nothing narrower than 16 is let in; multiples of 16 are also what the kernels are fast at.
         ok = self.width >= 16 and self.width % 16 == 0
         require(ok, "width", self.width, "give a multiple of 16; 64 is the published width")
         if self.atrous_rates is not None:
-            ok = all(rate >= 1 for rate in self.atrous_rates)
-            require(ok, "atrous_rates", list(self.atrous_rates), "each rate is at least 1, as in [6, 12, 18]")
+            ok = len(self.atrous_rates) <= MAX_BRANCHES and all(1 <= rate <= MAX_RATE for rate in self.atrous_rates)
+            allowed = f"each rate is at least 1 and at most {MAX_RATE}, as in [6, 12, 18], and there are few"
+            require(ok, "atrous_rates", list(self.atrous_rates), allowed)
         require(self.aspp_channels >= 1, "aspp_channels", self.aspp_channels, "give at least 1; the paper has 256")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "give a share of at least 0 and below 1")
         for name, choices in (("stem", STEMS), ("aspp_projection", PROJECTIONS), ("decoder", DECODERS)):
@@ -109,14 +114,14 @@ class ModelConfig:
             allowed = (
                 f"{self.backbone} has {blocks} blocks in its last stage: give {blocks} rates of at least 1, or null"
             )
-            ok = len(self.multi_grid) == blocks and min(self.multi_grid) >= 1
+            ok = len(self.multi_grid) == blocks and all(1 <= rate <= MAX_RATE for rate in self.multi_grid)
             require(ok, "multi_grid", list(self.multi_grid), allowed)
         if self.block_rates is not None:
             seen = [list(rates) for rates in self.block_rates]
             require(self.backbone in RESNETS, "block_rates", seen, f"{self.backbone} has none; leave it out")
             require(self.multi_grid is None, "block_rates", seen, "it excludes multi_grid; give one of them")
             wanted = [blocks * CONVS_OF_BLOCK[self.backbone] for blocks in NUM_BLOCKS[self.backbone][2:]]
-            ok = [len(rates) for rates in seen] == wanted and min(map(min, seen)) >= 1
+            ok = [len(rates) for rates in seen] == wanted and all(1 <= rate <= MAX_RATE for rate in chain(*seen))
             allowed = f"{self.backbone} takes lists of {wanted[0]} and {wanted[1]} rates of at least 1"
             require(ok, "block_rates", seen, allowed)
 

@@ -18,12 +18,14 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from deeplabv3.errors import DatasetError
+from deeplabv3.errors import DatasetError, InputError, printable
+from deeplabv3.records import read_yaml
 
 IGNORE_INDEX = 255
 """The trainId of pixels that are neither trained nor scored."""
@@ -74,21 +76,25 @@ class LabelSet:
         Raises:
             DatasetError: A value is out of range, used twice, or the trainIds leave a gap.
         """
-        where = f"label set '{self.name}'"
+        where = f"label set {short(self.name)}"
         for row in self.classes:
-            if not 0 <= row.id <= 255:
-                raise DatasetError(f"{where}: id {row.id} of '{row.name}' is not in 0..255; a PNG holds one byte")
+            for what, value in (("id", row.id), ("file_train_id", row.file_train_id)):
+                if value is not None and not 0 <= value <= 255:
+                    text = f"{what} {short(value)} of {short(row.name)} is not in 0..255; a PNG holds one byte"
+                    raise DatasetError(f"{where}: {text}")
             if len(row.color) != 3 or not all(0 <= value <= 255 for value in row.color):
-                raise DatasetError(f"{where}: color {row.color} of '{row.name}' is not three values of 0..255")
+                raise DatasetError(
+                    f"{where}: color {short(row.color)} of {short(row.name)} is not three values of 0..255"
+                )
         for what in ("id", "name"):
             values = [getattr(row, what) for row in self.classes]
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
-                raise DatasetError(f"{where}: {what} {twice[0]!r} is given twice; each {what} names one class")
+                raise DatasetError(f"{where}: {what} {short(twice[0])} is given twice; each {what} names one class")
         train_ids = sorted({row.train_id for row in self.classes} - {IGNORE_INDEX})
         if not train_ids or train_ids != list(range(len(train_ids))) or len(train_ids) >= UNKNOWN:
             raise DatasetError(
-                f"{where}: trainIds {train_ids} must run from 0 without a gap and number 1 to {UNKNOWN - 1}"
+                f"{where}: trainIds {short(train_ids)} must run from 0 without a gap and number 1 to {UNKNOWN - 1}"
             )
 
     @cached_property
@@ -195,19 +201,22 @@ class LabelSet:
         Raises:
             DatasetError: A key is missing or unknown, or the table is inconsistent.
         """
-        name = str(values.get("name", "own"))
-        where = f"label set '{name}'"
-        unknown = sorted(set(values) - {"name", "classes", "ignored_ids"})
+        name = values.get("name", "own")
+        if not isinstance(name, (str, int, float)):
+            raise DatasetError(f"the name of a label set is {short(name)}; give a text")
+        name = str(name)
+        where = f"label set {short(name)}"
+        unknown = sorted(map(str, values.keys() - {"name", "classes", "ignored_ids"}))
         if unknown:
-            raise DatasetError(f"{where}: unknown key '{unknown[0]}'; allowed are name, classes, ignored_ids")
+            raise DatasetError(f"{where}: unknown key {short(unknown[0])}; allowed are name, classes, ignored_ids")
         listed, ignored = values.get("classes") or [], values.get("ignored_ids") or []
         for key, value in (("classes", listed), ("ignored_ids", ignored)):
             if not isinstance(value, list):
-                raise DatasetError(f"{where}: {key} is {value!r}; write a list")
+                raise DatasetError(f"{where}: {key} is {short(value)}; write a list")
         rows = [_row(where, position, row) for position, row in enumerate(listed)]
         for value in ignored:
             if not _is_whole(value):
-                raise DatasetError(f"{where}: {value!r} in ignored_ids is not a whole number")
+                raise DatasetError(f"{where}: {short(value)} in ignored_ids is not a whole number")
             rows.append(LabelClass(f"ignored {value}", value, IGNORE_INDEX, (0, 0, 0)))
         return cls(name, tuple(rows))
 
@@ -215,15 +224,22 @@ class LabelSet:
 def _row(where: str, position: int, row: Any) -> LabelClass:
     """One class of a YAML file, its types checked."""
     try:
-        row = {"train_id": position, **row}
-        row["color"] = tuple(row["color"])
-        whole = (row["id"], row["train_id"], *row["color"])
-        if len(row["color"]) != 3 or not all(map(_is_whole, whole)) or not isinstance(row["name"], str):
+        result = LabelClass(**{"train_id": position, **row, "color": tuple(row["color"])})
+        whole = [result.id, result.train_id, *result.color]
+        if result.file_train_id is not None:
+            whole.append(result.file_train_id)
+        texts = isinstance(result.name, str) and isinstance(result.category, str)
+        if (
+            len(result.color) != 3
+            or not all(map(_is_whole, whole))
+            or not texts
+            or type(result.has_instances) is not bool
+        ):
             raise TypeError("a value of another type")
-        return LabelClass(**row)
+        return result
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(
-            f"{where}: class {position} ({row}) does not fit ({error}); "
+            f"{where}: class {position} ({short(row)}) does not fit ({printable(error)}); "
             "write {name: road, id: 7, color: [128, 64, 128]}"
         ) from error
 
@@ -264,17 +280,14 @@ def read_label_set(path: str | Path) -> LabelSet:
     Raises:
         DatasetError: There is no such file, it is not YAML, or its table is inconsistent.
     """
-    import yaml  # only own label sets need it, and it costs start-up time
-
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = read_yaml(Path(path))
     except OSError as error:
         raise DatasetError(
             f"label set {path} cannot be read: {error.strerror}; give the path of a YAML file"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        detail = " ".join(str(error).split())
-        raise DatasetError(f"label set {path} is not a YAML file: {detail}") from error
+    except InputError as error:
+        raise DatasetError(f"label set {error}") from error
     if not isinstance(values, dict) or not values.get("classes"):
         raise DatasetError(f"label set {path} lists no classes; write 'classes:' with one row a class")
     return LabelSet.from_dict({"name": Path(path).stem, **values})

@@ -3,21 +3,24 @@
     tensors     "model/<name>", "optimizer/<name>", and if the run has them "average/<name>", "scaler/<name>"
     metadata    "format"  "deeplabv3"
                 "version" "1"
-                "record"  JSON: model, labels, config, progress, history, versions
+                "record"  JSON: model, labels, and of a run config, position with its history, versions and more
                 "sha256"  over the record and every tensor's name, dtype, shape and bytes, tensors by name
 
-There is no pickle in it, so reading one runs no code. It is written as `files.write_whole` does: after a crash at any
-moment the target is the old file or the new one. Whatever is wrong on reading is one `CheckpointError`.
+Early releases also stored "random/<device>", which nothing uses any more. There is no pickle in it, so reading one runs
+no code. It is written as `files.write_whole` does: after a crash at any moment the target is the old file or the new
+one. Whatever is wrong on reading is one `CheckpointError`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from reprlib import repr as short
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -26,14 +29,21 @@ from torch import Tensor
 
 from deeplabv3.config import ModelConfig
 from deeplabv3.data.labels import LabelSet
-from deeplabv3.errors import CheckpointError, DeviceMemoryError, NonFiniteError, is_out_of_memory
+from deeplabv3.errors import CheckpointError, DeviceMemoryError, InputError, NonFiniteError, is_out_of_memory
 from deeplabv3.files import write_whole
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.unpickling import one_line, shown
 from deeplabv3.records import from_record
+
+Kind = TypeVar("Kind")
 
 FORMAT = "deeplabv3"
 VERSION = "1"
 SUFFIX = ".safetensors"
+
+PARTS = ("model/", "optimizer/", "average/", "average_state/", "scaler/", "random/")
+TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8)
+"""What tensors are called and are made of, in all checkpoints of this version of the format."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ def encode_checkpoint(tensors: Mapping[str, Tensor], record: Mapping[str, Any]) 
     """
     stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     for name, value in stored.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if not _is_finite(value):
             raise NonFiniteError(f"{name} became NaN or infinite, so nothing was saved; lower the learning rate")
     text = json.dumps(record, allow_nan=False)
     metadata = {"format": FORMAT, "version": VERSION, "record": text, "sha256": digest(stored, text)}
@@ -98,32 +108,119 @@ def encode_checkpoint(tensors: Mapping[str, Tensor], record: Mapping[str, Any]) 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint whole and verify it.
 
+    Its bytes are copied into memory first: a mapped file, once verified, could still change under its tensors.
+
     Raises:
         CheckpointError: The file is missing, is not a checkpoint of this package, or is damaged.
         DeviceMemoryError: Memory ran out.
     """
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}; give the path of a {SUFFIX} file that train wrote")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        if not path.is_file():
+            odd = "; it is a folder, pipe or device" if path.exists() else ""
+            raise CheckpointError(
+                f"there is no checkpoint {path}{odd}; give the path of a {SUFFIX} file that train wrote"
+            )
+        with safetensors.safe_open(path, framework="pt") as file:  # the header alone
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        _require_ours(path, metadata)
+        tensors = safetensors.torch.load(path.read_bytes())
+        found = digest(tensors, metadata.get("record", ""))
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
     except Exception as error:  # the reader raises many kinds for damaged files
         if is_out_of_memory(error):
             raise DeviceMemoryError(f"memory ran out while {path} was read; end other programs") from error
-        detail = " ".join(str(error).split())
-        raise CheckpointError(f"{path} is not a whole safetensors file ({detail}); use another checkpoint") from error
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file ({one_line(error)}); use another checkpoint"
+        ) from error
+    if found != metadata.get("sha256"):
+        raise CheckpointError(f"{path} is damaged: its SHA-256 does not fit its content; use another checkpoint")
+    _require_sound(path, tensors)
+    return Checkpoint(path, tensors, _parsed(path, metadata["record"]))
+
+
+def _require_ours(path: Path, metadata: Mapping[str, str]) -> None:
+    """Refuse a file of another program or of a newer release.
+
+    Raises:
+        CheckpointError: It is one.
+    """
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} was not written by deeplabv3; give a checkpoint that train wrote")
     if metadata.get("version") != VERSION:
-        seen = metadata.get("version")
-        raise CheckpointError(f"{path} has format version {seen!r}; this release reads {VERSION!r}: update deeplabv3")
-    text = metadata.get("record", "")
-    if digest(tensors, text) != metadata.get("sha256"):
-        raise CheckpointError(f"{path} is damaged: its SHA-256 does not fit its content; use another checkpoint")
-    return Checkpoint(path, tensors, json.loads(text))
+        seen = shown(metadata.get("version", ""))
+        raise CheckpointError(f"{path} has format version '{seen}'; this release reads '{VERSION}': update deeplabv3")
+
+
+def _require_sound(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse what no run of this package stores, even under a digest that fits.
+
+    Raises:
+        CheckpointError: A tensor is of no known part or type, or has a value that is no number.
+    """
+    for name, value in tensors.items():
+        if not name.startswith(PARTS):
+            raise CheckpointError(f"{path} holds {shown(name)}, which this release does not know; update deeplabv3")
+        if value.dtype not in TYPES:
+            raise CheckpointError(f"{path} holds {shown(name)} of {value.dtype}; use a checkpoint that train wrote")
+        if not _is_finite(value):
+            raise CheckpointError(
+                f"{path} has NaN or infinite values in {shown(name)}; use a checkpoint from before that"
+            )
+
+
+def _is_finite(value: Tensor) -> bool:
+    return not value.is_floating_point() or bool(torch.isfinite(value).all())
+
+
+def _parsed(path: Path, text: str) -> dict[str, Any]:
+    """The record out of its text.
+
+    Raises:
+        CheckpointError: It is no JSON object of numbers and Unicode.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no number")
+
+    try:
+        record = json.loads(text, parse_constant=refuse)
+        json.dumps(record, ensure_ascii=False, allow_nan=False).encode()  # half a surrogate, 1e999
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} has a record that is no JSON ({one_line(error)}); use another file") from error
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path} has a record that is {short(record)} and no JSON object; use another file")
+    return record
+
+
+def recorded(checkpoint: Checkpoint, name: str, kind: type[Kind]) -> Kind:
+    """A value of a checkpoint's record.
+
+    Raises:
+        CheckpointError: There is none of that name, or it is of another type.
+    """
+    if name not in checkpoint.record:
+        raise CheckpointError(f"{checkpoint.path} has no record of its {name}; use another file")
+    value = checkpoint.record[name]
+    if type(value) is not kind:
+        raise CheckpointError(f"{checkpoint.path} has a record of its {name} that is {short(value)}; use another file")
+    return value
+
+
+@contextmanager
+def using_record(checkpoint: Checkpoint, name: str) -> Iterator[None]:
+    """Say of a value that cannot be used which file and which part of its record it comes from.
+
+    Raises:
+        CheckpointError: Any InputError within.
+    """
+    try:
+        yield
+    except InputError as error:
+        text = f"{checkpoint.path} has a record of its {name} that cannot be used: {error}"
+        raise CheckpointError(text) from error
 
 
 def model_from(checkpoint: Checkpoint, *, output_stride: int | None = None) -> tuple[DeepLabV3, LabelSet]:
@@ -134,16 +231,22 @@ def model_from(checkpoint: Checkpoint, *, output_stride: int | None = None) -> t
         output_stride: 8, 16 or 32; None keeps the one of training.
 
     Raises:
-        CheckpointError: The tensors are not those of the recorded model.
+        CheckpointError: The tensors are not those of the recorded model, or its classes are not those of its labels.
         InputError: The output stride is not possible for this model.
     """
     labels = label_set_of(checkpoint)
     config = model_config_of(checkpoint)
-    if output_stride is not None:
-        config = config.at_output_stride(output_stride)
+    if config.num_classes != labels.num_classes:
+        raise CheckpointError(
+            f"{checkpoint.path} has a network of {config.num_classes} classes and labels of {labels.num_classes}; "
+            "use another file"
+        )
+    part = used_weights(checkpoint)
     with torch.random.fork_rng(devices=[]):  # loading a model leaves the caller's random numbers as they were
-        model = DeepLabV3(config)
-    load_weights(model, checkpoint, used_weights(checkpoint))
+        with torch.device("meta"):  # no memory for a network that its tensors do not fit
+            require_fitting(DeepLabV3(config), checkpoint, part)
+        model = DeepLabV3(config if output_stride is None else config.at_output_stride(output_stride))
+    load_weights(model, checkpoint, part)
     return model.eval(), labels
 
 
@@ -151,50 +254,71 @@ def model_config_of(checkpoint: Checkpoint) -> ModelConfig:
     """What the network of a checkpoint is.
 
     Raises:
-        CheckpointError: It does not say.
+        CheckpointError: It does not say, or says what is not possible.
     """
-    if "model" not in checkpoint.record:
-        raise CheckpointError(f"{checkpoint.path} has no record of its model; use another file")
-    return from_record(ModelConfig, checkpoint.record["model"])
+    record = recorded(checkpoint, "model", dict)
+    with using_record(checkpoint, "model"):
+        return from_record(ModelConfig, record)
 
 
 def label_set_of(checkpoint: Checkpoint) -> LabelSet:
     """The classes that a checkpoint was trained on.
 
     Raises:
-        CheckpointError: It does not say.
+        CheckpointError: It does not say, or says what is not possible.
     """
-    if "labels" not in checkpoint.record:
-        raise CheckpointError(f"{checkpoint.path} has no record of its labels; use another file")
-    return LabelSet.from_dict(checkpoint.record["labels"])
+    record = recorded(checkpoint, "labels", dict)
+    with using_record(checkpoint, "labels"):
+        return LabelSet.from_dict(record)
 
 
 def used_weights(checkpoint: Checkpoint) -> str:
     """The part of a checkpoint that its network is used with: the moving average, if its run kept one."""
-    return "average/" if checkpoint.part("average/") else "model/"
+    has_average = any(name.startswith(("average/", "average_state/")) for name in checkpoint.tensors)
+    return "average/" if has_average else "model/"
 
 
 def load_weights(model: DeepLabV3, checkpoint: Checkpoint, part: str = "model/") -> None:
     """Copy a part of a checkpoint, weights and batch norm statistics, into a model.
 
     Raises:
-        CheckpointError: Names or shapes differ; the message lists which.
+        CheckpointError: Names, shapes or types differ; the message lists which.
     """
-    theirs = checkpoint.part(part)
-    faults = differences(model.state_dict(), theirs)
+    require_fitting(model, checkpoint, part)
+    model.load_state_dict(checkpoint.part(part))
+
+
+def require_fitting(model: DeepLabV3, checkpoint: Checkpoint, part: str = "model/") -> None:
+    """Refuse a part of a checkpoint that is not exactly the state of a model.
+
+    Raises:
+        CheckpointError: Names, shapes or types differ; the message lists which.
+    """
+    faults = differences(model.state_dict(), checkpoint.part(part))
     if faults:
         raise CheckpointError(f"{checkpoint.path} belongs to another model: {faults}; give a checkpoint of this one")
-    model.load_state_dict(theirs)
 
 
-def differences(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
-    """What keeps `theirs` from being loaded as `ours`, the first three faults in words; "" if nothing does."""
+def differences(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], *, any_type: bool = False) -> str:
+    """What keeps `theirs` from being loaded as `ours`, the first three faults in words; "" if nothing does.
+
+    Args:
+        ours: What is to be filled.
+        theirs: What is to be copied.
+        any_type: Other types are no fault: another project's weights are converted on purpose.
+    """
     faults = [f"{name} is missing" for name in ours if name not in theirs]
-    faults += [f"{name} is not known" for name in theirs if name not in ours]
+    faults += [f"{shown(name)} is not known" for name in theirs if name not in ours]
+    both = [(name, value, theirs[name]) for name, value in ours.items() if name in theirs]
     faults += [
-        f"{name} is {tuple(theirs[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in ours.items()
-        if name in theirs and theirs[name].shape != value.shape
+        f"{name} is {tuple(found.shape)} instead of {tuple(value.shape)}"
+        for name, value, found in both
+        if found.shape != value.shape
+    ]
+    faults += [
+        f"{name} is of {found.dtype} instead of {value.dtype}"
+        for name, value, found in both
+        if found.dtype != value.dtype and not any_type
     ]
     more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
     return ", ".join(faults[:3]) + more

@@ -202,10 +202,11 @@ def _require_equal(
         CheckpointError: Something differs.
     """
     faults = ""
-    if unknown or differences(expected, renamed):
+    if unknown or differences(expected, renamed, any_type=True):
         theirs = {name: their_name(name, kind, foreign.tensors) for name in (*expected, *renamed)}
         found = {theirs[name]: value for name, value in renamed.items()}
-        faults = differences({theirs[name]: value for name, value in expected.items()}, {**found, **unknown})
+        wanted = {theirs[name]: value for name, value in expected.items()}
+        faults = differences(wanted, {**found, **unknown}, any_type=True)
     else:
         for name, value in expected.items():
             if value.is_floating_point() and not renamed[name].is_floating_point():

@@ -119,8 +119,11 @@ def local_file(name_or_path: str | Path) -> Path:
     """
     path = Path(name_or_path)
     published = find_published(str(name_or_path))
-    if path.exists() and not (published and path.is_dir()):  # a run's folder is easily called as what it began with
-        return path
+    try:
+        if path.exists() and not (published and path.is_dir()):  # a run's folder is easily called as what it began with
+            return path
+    except OSError:
+        return path  # in a folder that may not be looked into: its reader says so
     if published is None and is_repository(path.as_posix()) and not path.suffix and not path.parent.exists():
         return fetch(path.as_posix())
     if published is None:
@@ -137,9 +140,12 @@ def local_file(name_or_path: str | Path) -> Path:
 
 def is_ours(path: Path) -> bool:
     """Whether a file begins as a checkpoint of this package does; it may be damaged further on."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")  # of the header, JSON text with the metadata in it
-        header = file.read(min(length, MAX_HEADER_BYTES))
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")  # of the header, JSON text with the metadata in it
+            header = file.read(min(length, MAX_HEADER_BYTES))
+    except OSError:
+        return False  # whoever reads it next says why it cannot be read
     return header.startswith(b"{") and f'"format":"{FORMAT}"'.encode() in header

@@ -96,7 +96,7 @@ def load_backbone(backbone: ResNet | MobileNetV3, path: Path) -> None:
     for name in ours:  # files from before 2018 lack these counters, which only a momentum of None would use
         if name.endswith("num_batches_tracked"):
             theirs.setdefault(name, torch.tensor(0))
-    faults = differences(ours, theirs)
+    faults = differences(ours, theirs, any_type=True)
     if "layer1.0.downsample.2.weight" in theirs:
         faults = "its shortcuts average (ResNet-D), and ours do not"
     if faults and any(name.startswith(("backbone.", "encoder.")) for name in theirs):

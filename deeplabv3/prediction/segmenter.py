@@ -157,7 +157,10 @@ class DeepLabV3(deeplab.DeepLabV3):
         Raises:
             OutputError: It cannot be written.
             NonFiniteError: A weight is NaN or infinite.
+            InputError: The network was converted to another type than float32, in which no checkpoint is loaded.
         """
+        if self.classifier.weight.dtype != torch.float32:
+            raise InputError(f"the network is of {self.classifier.weight.dtype}; call .float() before it is saved")
         tensors = {f"model/{name}": value for name, value in self.state_dict().items()}
         record = {"model": to_record(self.config), "labels": self.label_set.to_dict(), **record}
         write_checkpoint(Path(path), tensors, record)

@@ -8,15 +8,44 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
+from deeplabv3.errors import InputError
 from deeplabv3.files import write_whole
 from deeplabv3.report.charts import GRID, INK, MIOU, MUTED, TRAIN, VALIDATION, as_png, bare, new_figure
 
 COLUMNS = ("epoch", "step", "learning_rate", "train_loss", "val_loss", "miou")
 
+_NEEDED = ("learning_rate", "train_loss")
+_NUMBERS = (*_NEEDED, "val_loss", "miou", "unaveraged_miou", "images_per_second", "waiting_share", "num_overflowed")
+_MOST = 2**53
+
 History = Sequence[Mapping[str, Any]]
 """One entry an epoch, as `log.jsonl` has them; None where an epoch was not validated."""
+
+
+def require_history(history: Any) -> None:
+    """Refuse a history, read from a file, that could not be drawn or gone on with.
+
+    Raises:
+        InputError: An entry is missing, or a value is of another type.
+    """
+    if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
+        raise InputError(f"history is {short(history)}; it is a list of an entry for each epoch")
+    last = 0
+    for place, entry in enumerate(history, 1):
+        step, class_iou = entry.get("step"), entry.get("class_iou")
+        if entry.get("epoch") != place or type(step) is not int or not last < step <= _MOST:
+            seen = f"epoch {short(entry.get('epoch'))} and step {short(step)}"
+            raise InputError(f"history has {seen} as entry {place}; epochs and steps go up from 1")
+        values = [(name, entry.get(name)) for name in _NUMBERS]
+        values += class_iou.items() if isinstance(class_iou, dict) else [("class_iou", class_iou)]
+        for name, value in values:
+            ok = value is None or (type(value) in (int, float) and abs(value) <= _MOST)
+            if not ok or (value is None and name in _NEEDED):
+                raise InputError(f"history has {short(value)} as {name} of epoch {place}; it is a number")
+        last = step
 
 
 def write_log(history: History, path: Path) -> None:

@@ -11,8 +11,10 @@ from deeplabv3.distributed import is_first
 from deeplabv3.evaluation.evaluate import evaluate, predictions_of, samples_of
 from deeplabv3.evaluation.scores import Scores
 from deeplabv3.files import refuse_to_overwrite, require_writable
+from deeplabv3.model.checkpoint import Checkpoint, recorded, using_record
 from deeplabv3.model.load import open_checkpoint
 from deeplabv3.records import default_record, to_record, to_words
+from deeplabv3.report.curves import History, require_history
 from deeplabv3.report.page import PAGE, Options, pictures_in, write_page
 from deeplabv3.report.worst import ShownFrame, image_or_grey, lowest
 
@@ -30,24 +32,41 @@ def write_report(config: ReportConfig) -> Scores:
     require_writable(folder)
     if not config.overwrite:
         refuse_to_overwrite([folder / PAGE, *pictures_in(folder)])
+    options = [Options("Evaluation", default_record(ReportConfig), to_record(config))]
+    history: History = ()
+    if config.model is not None:
+        training, history = _training(open_checkpoint(config.model))
+        options += training
     scores = evaluate(config)
     if not is_first():
         return scores
-    record = {} if config.model is None else open_checkpoint(config.model).record
-    options = [Options("Evaluation", default_record(ReportConfig), to_record(config))]
-    if "config" in record:
-        options.append(Options("Training", default_record(TrainConfig), record["config"]))
     write_page(
         folder,
         scores,
         title=f"{config.data_dir.resolve().name}, {config.split}",
         source=f"model {config.model}" if config.model else f"predictions in {config.predictions}",
-        history=record.get("position", {}).get("history", ()),
+        history=history,
         options=options,
         command=shlex.join(["deeplabv3", "report", *to_words(config, ["data_dir"])]),
         worst=_worst(config, scores),
     )
     return scores
+
+
+def _training(checkpoint: Checkpoint) -> tuple[list[Options], History]:
+    """What the file says about the run that it comes from, which may be nothing.
+
+    Raises:
+        CheckpointError: It cannot be shown.
+    """
+    record, options, history = checkpoint.record, [], []
+    if "config" in record:
+        options = [Options("Training", default_record(TrainConfig), recorded(checkpoint, "config", dict))]
+    if "position" in record:
+        with using_record(checkpoint, "position"):
+            history = recorded(checkpoint, "position", dict).get("history", [])
+            require_history(history)
+    return options, history
 
 
 def _worst(config: ReportConfig, scores: Scores) -> Iterator[ShownFrame]:

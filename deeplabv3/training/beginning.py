@@ -22,17 +22,19 @@ from deeplabv3.model.checkpoint import (
     label_set_of,
     model_config_of,
     read_checkpoint,
+    recorded,
     used_weights,
 )
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import choose_device
 from deeplabv3.model.load import open_checkpoint
 from deeplabv3.model.pretrained import backbone_file, load_backbone
-from deeplabv3.records import from_record, to_record
+from deeplabv3.records import to_record
 from deeplabv3.training.events import require_tensorboard
 from deeplabv3.training.fitting import largest_batch
 from deeplabv3.training.frames import sound_frames
-from deeplabv3.training.state import RunPaths, changes, describe_epoch
+from deeplabv3.training.position import position_of
+from deeplabv3.training.state import RunPaths, changes, config_of, describe_epoch
 
 CLASSIFIERS = ("classifier.", "auxiliary_head.2.")
 """The convolutions whose channels are the classes."""
@@ -137,13 +139,13 @@ def completed(config: TrainConfig, label_set: LabelSet, device: torch.device, nu
         if begun is None:
             network = model_config_of(open_checkpoint(config.weights))
         else:
-            network = from_record(ModelConfig, begun.record["config"])
+            network = config_of(begun).model
         model = replace(network, dropout=model.dropout)
     model = replace(model, num_classes=label_set.num_classes)
     config = replace(config, model=model, num_workers=workers)
     if config.batch_size == "auto":
         begun = checkpoint_so_far(config)  # memory may be another one now; the run stays what it is
-        found = largest_batch(config, device, num_samples) if begun is None else begun.record["config"]["batch_size"]
+        found = largest_batch(config, device, num_samples) if begun is None else config_of(begun).batch_size
         config = replace(config, batch_size=found)
     return config
 
@@ -164,8 +166,8 @@ def checkpoint_to_resume(
     """The checkpoint to go on from, or None for a new run, or for one that ended before it had a checkpoint.
 
     Raises:
-        InputError: There is a run already and it is not to be resumed, or the other way round; or the run was on other
-            classes, or it was stopped within an epoch whose batches are others now.
+        InputError: There is a run already and it is not to be resumed, or the other way round; or its checkpoint is
+            damaged, was on other classes, or was stopped within an epoch whose batches are others now.
     """
     if not config.resume:
         there = paths.existing()
@@ -180,23 +182,38 @@ def checkpoint_to_resume(
         return None
     if not paths.last.exists():
         raise InputError(f"there is no run to resume: {paths.last} does not exist; leave --resume out to start one")
-    checkpoint = read_checkpoint(paths.last)
+    return _fitting(read_checkpoint(paths.last), paths, config, label_set, epoch_content)
+
+
+def _fitting(
+    checkpoint: Checkpoint, paths: RunPaths, config: TrainConfig, label_set: LabelSet, epoch_content: str
+) -> Checkpoint:
+    """A checkpoint that its run can go on from, once it has been said what is no longer as it was.
+
+    Raises:
+        InputError: It cannot.
+    """
     if label_set_of(checkpoint) != label_set:
         raise InputError(
             f"{paths.last} was trained on other classes; give the --labels and --ignored-classes of its run"
         )
-    before = checkpoint.record["epoch_content"]
-    if before != epoch_content and checkpoint.record["position"]["batch"]:
+    position = position_of(checkpoint)
+    # The first checkpoints did not say what their epochs were made from.
+    before = recorded(checkpoint, "epoch_content", str) if "epoch_content" in checkpoint.record else "unknown images"
+    if before != epoch_content and position.batch:
         raise InputError(
             f"{paths.last} was saved within an epoch of {before} and cannot go on in one of {epoch_content}; "
             "restore the images under their names and the batch size, or copy a kept checkpoint over it"
         )
-    changed = changes(checkpoint.record["config"], config)
+    if position.batch > paths.steps_per_epoch:
+        seen = f"{position.batch} batches in an epoch of {paths.steps_per_epoch}"
+        raise CheckpointError(f"{paths.last} has a record of {seen}; use another file")
+    changed = changes(config_of(checkpoint), config)
     if before != epoch_content:
         changed = ", ".join(filter(None, [f"an epoch of {before} -> {epoch_content}", changed]))
     if changed:
         _tell(f"the run goes on with other values than it began with: {changed}")
-    others = checkpoint.record.get("num_processes", 1)
+    others = recorded(checkpoint, "num_processes", int) if "num_processes" in checkpoint.record else 1
     if others != num_processes():
         _tell(
             f"{paths.last} was saved by {others} process{'es' * (others > 1)} and goes on in {num_processes()}: on the "

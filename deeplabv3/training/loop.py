@@ -28,8 +28,9 @@ from deeplabv3.training.events import Events
 from deeplabv3.training.learner import Learner, enter_phase, make_learner, set_training
 from deeplabv3.training.losses import class_weights_of
 from deeplabv3.training.page import page_is_current, write_run_page
+from deeplabv3.training.position import Position
 from deeplabv3.training.schedule import learning_rate, num_epochs, num_steps, phase_at
-from deeplabv3.training.state import Position, config_yaml, restore, state_record, state_tensors, write_history
+from deeplabv3.training.state import config_yaml, restore, state_record, state_tensors, write_history
 from deeplabv3.training.step import Outcome, settle, steps_of, train_step
 from deeplabv3.training.stopping import Stopped, StopSignals
 from deeplabv3.training.stopwatch import Stopwatch

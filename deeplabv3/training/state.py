@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,79 +15,31 @@ from torch import Tensor
 
 from deeplabv3 import __version__
 from deeplabv3.config import ModelConfig, TrainConfig
+from deeplabv3.config.checks import require
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.distributed import num_processes
+from deeplabv3.errors import CheckpointError
 from deeplabv3.files import make_dir, remove_partials
-from deeplabv3.model.checkpoint import SUFFIX, Checkpoint, load_weights
+from deeplabv3.model.checkpoint import (
+    SUFFIX,
+    Checkpoint,
+    differences,
+    load_weights,
+    recorded,
+    used_weights,
+    using_record,
+)
 from deeplabv3.records import default_record, from_record, to_record
 from deeplabv3.report.curves import History, plot_losses, write_log, write_losses
 from deeplabv3.report.page import PAGE, pictures_in
 from deeplabv3.training.events import event_files
 from deeplabv3.training.learner import Learner, momentum_of
+from deeplabv3.training.position import MAX_COUNT, Position, position_of
 from deeplabv3.training.schedule import num_epochs, phase_at
 
 PLACES = ("data_dir", "run_dir", "checkpoint_dir", "losses_dir")
 """Options that say where a run is and nothing about what it computes."""
-
-
-@dataclass
-class Position:
-    """How far a run is: what a checkpoint adds to the tensors.
-
-    Attributes:
-        epoch: Epochs that are finished, validation included.
-        batch: Batches of the epoch under way that are done.
-        loss_sum: Of the losses of those batches.
-        num_skipped: Batches of the epoch under way that updated nothing: without any labelled pixel, or float16
-            overflowed.
-        num_overflows: Steps in a row until now in which float16 overflowed.
-        num_overflowed: Steps of the run in which it did; the schedule waited for them.
-        best_miou: The best validation so far.
-        history: An entry for each finished epoch.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    loss_sum: float = 0.0
-    num_skipped: int = 0
-    num_overflows: int = 0
-    num_overflowed: int = 0
-    best_miou: float | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def mean_loss(self) -> float:
-        """Over the batches of the epoch under way that updated something; 0 before the first."""
-        return self.loss_sum / max(1, self.batch - self.num_skipped)
-
-    @property
-    def num_overflowed_before(self) -> int:
-        """`num_overflowed` when the epoch under way began."""
-        return int(self.history[-1].get("num_overflowed", 0)) if self.history else 0
-
-    @property
-    def best_so_far(self) -> float:
-        """The best validation mIoU, below all that there are before the first."""
-        return -1.0 if self.best_miou is None else self.best_miou
-
-    def advance(self, loss: float | None, *, has_overflowed: bool = False) -> None:
-        """Count a batch: its loss, or None where it updated nothing."""
-        self.batch += 1
-        self.loss_sum += loss or 0.0
-        self.num_skipped += loss is None
-        self.num_overflows = self.num_overflows + 1 if has_overflowed else 0
-        self.num_overflowed += has_overflowed
-
-    def next_epoch(self, entry: dict[str, Any]) -> Position:
-        """The beginning of the epoch after the one under way, whose `entry` is finished."""
-        return Position(
-            self.epoch + 1,
-            num_overflows=self.num_overflows,
-            num_overflowed=self.num_overflowed,
-            best_miou=self.best_miou,
-            history=[*self.history, entry],
-        )
 
 
 class RunPaths:
@@ -105,15 +57,16 @@ class RunPaths:
         plot: `losses.png`, the newest.
         last: The newest state of the run, which `resume` reads.
         best: The state with the best validation mIoU.
+        steps_per_epoch: Steps that an epoch has.
 
     Args:
         config: The run.
-        steps_per_epoch: Steps that an epoch has; only `stem`, `kept`, `plots`, `files` and `existing` ask for it.
+        steps_per_epoch: Only `stem`, `kept`, `plots`, `files` and `existing` ask for it.
     """
 
     def __init__(self, config: TrainConfig, steps_per_epoch: int = 1) -> None:
         self._options = config
-        self._steps_per_epoch = steps_per_epoch
+        self.steps_per_epoch = steps_per_epoch
         self.run_dir = config.run_dir
         self.config = config.run_dir / "config.yaml"
         self.log = config.run_dir / "log.jsonl"
@@ -144,7 +97,7 @@ class RunPaths:
     def stem(self, epoch: int) -> str:
         """The configured name of what is kept after `epoch` epochs."""
         config = self._options
-        phase = config.phases[phase_at((epoch - 1) * self._steps_per_epoch, config.phases, self._steps_per_epoch)]
+        phase = config.phases[phase_at((epoch - 1) * self.steps_per_epoch, config.phases, self.steps_per_epoch)]
         return config.checkpoint_name.format(epoch=epoch, lr=phase.learning_rate, wd=config.weight_decay)
 
     def kept(self, epoch: int) -> Path:
@@ -158,7 +111,7 @@ class RunPaths:
     @property
     def files(self) -> list[Path]:
         """Those that a run writes whole, less the pictures of its page."""
-        epochs = range(1, num_epochs(self._options.phases, self._steps_per_epoch) + 1)
+        epochs = range(1, num_epochs(self._options.phases, self.steps_per_epoch) + 1)
         later = [path for epoch in epochs for path in (self.kept(epoch), *self.plots(epoch))]
         return [self.last, self.best, self.config, self.log, self.losses, self.report_dir / PAGE, *later]
 
@@ -199,15 +152,26 @@ def describe_epoch(samples: Sequence[Sample], config: TrainConfig, steps_per_epo
     return f"{steps_per_epoch} steps of {config.step_images} from {len(samples)} images (names {names[:8]})"
 
 
-def changes(before: Mapping[str, Any], config: TrainConfig) -> str:
-    """Which values of a run's record differ from a configuration, in words; places and readers do not count."""
-    now = to_record(config)
-    # What a run's version did not know yet, it did as by default.
-    before = to_record(from_record(TrainConfig, {**default_record(TrainConfig), **before}))
+def config_of(checkpoint: Checkpoint) -> TrainConfig:
+    """What the run of a checkpoint was; what its version did not know yet, it did as by default.
+
+    Raises:
+        CheckpointError: The file is of no run, or says what is not possible.
+    """
+    record = recorded(checkpoint, "config", dict)
+    with using_record(checkpoint, "config"):
+        config = from_record(TrainConfig, {**default_record(TrainConfig), **record})
+        require(config.batch_size != "auto", "batch_size", "auto", "a run that has begun has a number")
+        return config
+
+
+def changes(before: TrainConfig, config: TrainConfig) -> str:
+    """Which values of a run differ from a configuration, in words; places and readers do not count."""
+    old, now = to_record(before), to_record(config)
     same_run = {*PLACES, "resume", "num_workers", "worker_timeout_seconds", "device", "report", "skip_bad"}
     same_run |= {"tensorboard", "compile", "recompute"}
-    names = [name for name in now if name not in same_run and before.get(name) != now[name]]
-    return ", ".join(f"{name} {before.get(name)} -> {now[name]}" for name in names)
+    names = [name for name in now if name not in same_run and old[name] != now[name]]
+    return ", ".join(f"{name} {old[name]} -> {now[name]}" for name in names)
 
 
 def state_tensors(learner: Learner) -> dict[str, Tensor]:
@@ -233,23 +197,67 @@ def restore(checkpoint: Checkpoint, learner: Learner) -> Position:
     An average or a scale that the checkpoint does not have, since its run had none, begins here.
 
     Raises:
-        CheckpointError: The checkpoint belongs to another model.
+        CheckpointError: The checkpoint belongs to another model, or is not that of a whole run.
     """
+    position = position_of(checkpoint)
     load_weights(learner.model, checkpoint)
-    parameters = dict(learner.model.named_parameters())
-    for name, momentum in checkpoint.part("optimizer/").items():
+    _restore_momentum(checkpoint, learner, position)
+    if learner.average is not None:
+        part = used_weights(checkpoint)
+        load_weights(learner.average, checkpoint, part)
+        has_average = part == "average/"
+        learner.num_averaged = int(_scalar(checkpoint, "average_state/num_averaged")) if has_average else 0
+    if learner.scaler is not None and checkpoint.part("scaler/"):
+        scale, tracker = _scalar(checkpoint, "scaler/scale"), int(_scalar(checkpoint, "scaler/growth_tracker"))
+        if not scale:
+            raise CheckpointError(f"{checkpoint.path} has a scaler/scale of 0; use another checkpoint")
+        learner.scaler.load_state_dict({**learner.scaler.state_dict(), "scale": scale, "_growth_tracker": tracker})
+    return position
+
+
+def _restore_momentum(checkpoint: Checkpoint, learner: Learner, position: Position) -> None:
+    """Restore the momentum of every parameter, or of none where there was none yet.
+
+    Raises:
+        CheckpointError: It is missing, or belongs to another model.
+    """
+    parameters, stored = dict(learner.model.named_parameters()), checkpoint.part("optimizer/")
+    has_begun = position.epoch > 0 or position.batch > position.num_skipped
+    if not stored and not (has_begun and config_of(checkpoint).momentum):
+        return
+    faults = differences(parameters, stored)
+    if faults:
+        raise CheckpointError(
+            f"{checkpoint.path} lacks momentum that fits its model: {faults}; give a checkpoint of this run"
+        )
+    for name, momentum in stored.items():
         layout = torch.empty_like(parameters[name])  # the buffer takes the memory order of its weights
         learner.optimizer.state[parameters[name]]["momentum_buffer"] = layout.copy_(momentum)
-    if learner.average is not None:
-        has_average = "average_state/num_averaged" in checkpoint.tensors
-        load_weights(learner.average, checkpoint, "average/" if has_average else "model/")
-        learner.num_averaged = int(checkpoint.tensors["average_state/num_averaged"]) if has_average else 0
-    if learner.scaler is not None and "scaler/scale" in checkpoint.tensors:
-        scale, growth_tracker = (checkpoint.tensors[f"scaler/{name}"].item() for name in ("scale", "growth_tracker"))
-        learner.scaler.load_state_dict(
-            {**learner.scaler.state_dict(), "scale": scale, "_growth_tracker": growth_tracker}
+
+
+_SCALARS = {
+    "average_state/num_averaged": torch.int64,
+    "scaler/scale": torch.float32,
+    "scaler/growth_tracker": torch.int64,
+}
+
+
+def _scalar(checkpoint: Checkpoint, name: str) -> float:
+    """A number that is stored as a tensor.
+
+    Raises:
+        CheckpointError: It is not there, of another shape or type, or negative.
+    """
+    value, dtype = checkpoint.tensors.get(name), _SCALARS[name]
+    if value is None:
+        raise CheckpointError(f"{checkpoint.path} lacks {name}; use another checkpoint")
+    if value.shape or value.dtype != dtype or not 0 <= value.item() <= MAX_COUNT:
+        seen = value.item() if value.numel() == 1 else f"of {tuple(value.shape)}"
+        raise CheckpointError(
+            f"{checkpoint.path} has a {name} that is {seen} ({value.dtype}), and no single {dtype} of at least 0; "
+            "use another checkpoint"
         )
-    return Position(**checkpoint.record["position"])
+    return value.item()
 
 
 def state_record(

@@ -31,7 +31,7 @@ from deeplabv3.model.device import autocast
 from deeplabv3.training.diagnosis import origin_of_non_finite
 from deeplabv3.training.learner import Learner, momentum_of, update_average
 from deeplabv3.training.losses import loss_of
-from deeplabv3.training.state import Position
+from deeplabv3.training.position import Position
 from deeplabv3.training.stopping import StopSignals
 
 _DROPOUT = 3  # which stream of random numbers a seed starts

@@ -49,8 +49,8 @@ def test_round_trip(path):
 
 def test_channels_last_weights_are_stored_in_the_usual_order(tmp_path):
     weight = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
-    write_checkpoint(tmp_path / "a.safetensors", {"w": weight}, {})
-    assert torch.equal(read_checkpoint(tmp_path / "a.safetensors").tensors["w"], weight)
+    write_checkpoint(tmp_path / "a.safetensors", {"model/w": weight}, {})
+    assert torch.equal(read_checkpoint(tmp_path / "a.safetensors").tensors["model/w"], weight)
 
 
 def test_any_reader_of_safetensors_reads_it(path):

@@ -59,7 +59,11 @@ def test_model_has_its_history_its_options_and_its_command(streets, tmp_path):
         "model": to_record(model),
         "labels": CITYSCAPES.to_dict(),
         "config": {**to_record(model), "seed": 0},
-        "position": {"history": [{"epoch": 1, "train_loss": 2.0, "val_loss": 1.0, "miou": 0.125}]},
+        "position": {
+            "history": [
+                {"epoch": 1, "step": 2, "learning_rate": 0.1, "train_loss": 2.0, "val_loss": 1.0, "miou": 0.125}
+            ]
+        },
     }
     tensors = {f"model/{name}": value for name, value in DeepLabV3(model).state_dict().items()}
     write_checkpoint(tmp_path / "it's.safetensors", tensors, record)

@@ -15,7 +15,8 @@ from deeplabv3.training import loop, step
 from deeplabv3.training.learner import make_learner, momentum_of
 from deeplabv3.training.loop import train
 from deeplabv3.training.losses import loss_of
-from deeplabv3.training.state import Position, RunPaths
+from deeplabv3.training.position import Position
+from deeplabv3.training.state import RunPaths
 from deeplabv3.training.step import Outcome, settle, single_step, train_step
 from tests.training.conftest import learner_of, random_batch
 

@@ -17,8 +17,9 @@ from deeplabv3.training import loop, step
 from deeplabv3.training.learner import make_learner
 from deeplabv3.training.loop import train
 from deeplabv3.training.losses import class_weights_of
+from deeplabv3.training.position import Position
 from deeplabv3.training.schedule import learning_rate
-from deeplabv3.training.state import Position, RunPaths, write_history
+from deeplabv3.training.state import RunPaths, write_history
 from deeplabv3.training.step import Outcome, settle, single_step, steps_of, train_step
 from deeplabv3.training.stopping import Stopped, StopSignals
 from tests.training.conftest import CPU, final_state, learner_of, random_batch

@@ -1,0 +1,101 @@
+"""How far a run is, and whether what a checkpoint says about it can be true."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from deeplabv3.config.checks import require
+from deeplabv3.errors import InputError
+from deeplabv3.model.checkpoint import Checkpoint, recorded, using_record
+from deeplabv3.records import from_record
+from deeplabv3.report.curves import require_history
+
+MAX_COUNT = 2**53
+"""More steps than any run has; what is counted stays exact in every type."""
+
+_LATER = ("num_overflows", "num_overflowed")  # what the first checkpoints did not have yet
+
+
+@dataclass
+class Position:
+    """How far a run is: what a checkpoint adds to the tensors.
+
+    Attributes:
+        epoch: Epochs that are finished, validation included.
+        batch: Batches of the epoch under way that are done.
+        loss_sum: Of the losses of those batches.
+        num_skipped: Batches of the epoch under way that updated nothing: without any labelled pixel, or float16
+            overflowed.
+        num_overflows: Steps in a row until now in which float16 overflowed.
+        num_overflowed: Steps of the run in which it did; the schedule waited for them.
+        best_miou: The best validation so far.
+        history: An entry for each finished epoch.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    num_skipped: int = 0
+    num_overflows: int = 0
+    num_overflowed: int = 0
+    best_miou: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def mean_loss(self) -> float:
+        """Over the batches of the epoch under way that updated something; 0 before the first."""
+        return self.loss_sum / max(1, self.batch - self.num_skipped)
+
+    @property
+    def num_overflowed_before(self) -> int:
+        """`num_overflowed` when the epoch under way began."""
+        return int(self.history[-1].get("num_overflowed") or 0) if self.history else 0
+
+    @property
+    def best_so_far(self) -> float:
+        """The best validation mIoU, below all that there are before the first."""
+        return -1.0 if self.best_miou is None else self.best_miou
+
+    def advance(self, loss: float | None, *, has_overflowed: bool = False) -> None:
+        """Count a batch: its loss, or None where it updated nothing."""
+        self.batch += 1
+        self.loss_sum += loss or 0.0
+        self.num_skipped += loss is None
+        self.num_overflows = self.num_overflows + 1 if has_overflowed else 0
+        self.num_overflowed += has_overflowed
+
+    def next_epoch(self, entry: dict[str, Any]) -> Position:
+        """The beginning of the epoch after the one under way, whose `entry` is finished."""
+        return Position(
+            self.epoch + 1,
+            num_overflows=self.num_overflows,
+            num_overflowed=self.num_overflowed,
+            best_miou=self.best_miou,
+            history=[*self.history, entry],
+        )
+
+
+def position_of(checkpoint: Checkpoint) -> Position:
+    """Where the run of a checkpoint stands.
+
+    Raises:
+        CheckpointError: The file is of no run, or what it says contradicts itself.
+    """
+    record = recorded(checkpoint, "position", dict)
+    with using_record(checkpoint, "position"):
+        known = [item.name for item in fields(Position)]
+        lacking = [name for name in known if name not in record and name not in _LATER]
+        if lacking:
+            raise InputError(f"{lacking[0]} is missing")
+        position = from_record(Position, record)
+        for name in ("epoch", "batch", "num_skipped", *_LATER):
+            require(0 <= getattr(position, name) <= MAX_COUNT, name, getattr(position, name), "it is a count")
+        allowed = "it is of the batches that are done"
+        require(position.num_skipped <= position.batch, "num_skipped", position.num_skipped, allowed)
+        ok = position.best_miou is None or 0 <= position.best_miou <= 1
+        require(ok, "best_miou", position.best_miou, "it is a share, or null")
+        require_history(position.history)
+        allowed = f"it is what history has, {len(position.history)}"
+        require(position.epoch == len(position.history), "epoch", position.epoch, allowed)
+    return position
