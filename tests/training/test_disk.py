@@ -114,7 +114,7 @@ def fail(run, whole, which, name):
         saved = calls.count(f"rename {LAST}") - (calls[which - 1] == f"rename {LAST}")
         assert ("cannot be written" not in said) or (f"go on from {run.last} with --resume" in said) == bool(saved)
     assert not [path for path in run.files() if path.endswith(".partial")]
-    run.require_whole_checkpoints(whole, calls if which < len(calls) else [*calls, ""])
+    run.require_whole_checkpoints(whole, [*calls[: which - 1], *calls[which:], ""])  # less the one that failed
     run.require_goes_on(whole)
 
 
