@@ -3,7 +3,8 @@
     python -m tests.fuzzing SEED (seconds NUMBER | trials NUMBER) [FOLDER]
 
 A file that made something else happen than a right result or the documented error is kept in FOLDER. The last line is
-one JSON object: for each target trials, what came of them, failures, and the MB that reading took at most.
+one JSON object: for each target trials, what came of them, failures, and the most MB that reading took beyond twice
+the file.
 """
 
 import contextlib
@@ -25,18 +26,19 @@ from tests.fuzzing.targets import TARGETS, Target, outcome
 
 MOST_BYTES = 6 * 2**30  # of address space, so that a huge allocation fails and does not take the machine's memory
 MOST_FAILURES = 20
+CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def fuzz(target: Target, seed: int, seconds: float, trials: int, folder: Path) -> dict[str, object]:
     """Trials until the time or their number is over."""
     outcomes: Counter[str] = Counter()
     failures: dict[str, str] = {}
-    path, start, largest = folder / target.name, time.monotonic(), 0
+    path, start, most_mb = folder / target.name, time.monotonic(), 0.0
     while outcomes.total() < trials and time.monotonic() - start < seconds and len(failures) < MOST_FAILURES:
         number = outcomes.total()
         content = target.damaged(random.Random(f"{seed} {target.name} {number}"))
         path.write_bytes(content)
-        largest = max(largest, len(content))
+        size, before = len(content), memory_mb(reset=True)
         try:
             with contextlib.redirect_stderr(io.StringIO()):
                 found = outcome(target, path)
@@ -48,7 +50,18 @@ def fuzz(target: Target, seed: int, seconds: float, trials: int, folder: Path) -
                 failures[kind] = str(number)
                 path.with_name(f"{number}-{target.name}").write_bytes(content)
         outcomes[found] += 1
-    return {"trials": outcomes.total(), **outcomes, "failures": failures, "largest_mb": largest / 1e6}
+        most_mb = max(most_mb, memory_mb() - before - 2 * size / 1e6)
+    return {"trials": outcomes.total(), **outcomes, "failures": failures, "spare_mb": round(most_mb, 1)}
+
+
+def memory_mb(*, reset: bool = False) -> float:
+    """The most memory that this process has had since the last reset; of its whole life where Linux is not there."""
+    if reset and CLEAR.exists():
+        CLEAR.write_text("5")
+    if STATUS.exists():
+        line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1000
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
 def in_a_process(make, seed: int, seconds: float, trials: int, folder: Path) -> dict[str, object]:
@@ -60,9 +73,7 @@ def in_a_process(make, seed: int, seconds: float, trials: int, folder: Path) -> 
         resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff talks
         target = make()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         figures = fuzz(target, seed, seconds, trials, folder)
-        figures["mb"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000
         os.write(sender, json.dumps(figures).encode())
         os._exit(0)
     os.close(sender)

@@ -254,7 +254,7 @@ def image() -> Target:
 
 TARGETS = (checkpoint_bytes, checkpoint_record, model_file, configuration, label_set, label_png, image)
 BOUNDED = ("checkpoint_bytes", "checkpoint_record", "model_file")
-"""Those whose memory is bounded by the size of the file."""
+"""Those whose memory is bounded by twice the size of the file, and what a model of that size takes."""
 
 
 def _require_line(error: Exception, path: Path, *, names_file: bool) -> None:

@@ -30,7 +30,7 @@ def fuzzed(seed, unit, number, folder):
         assert found["failures"] == {}, (name, f"kept in {folder}")
         assert found["trials"] == found.get("refused", 0) + found.get("accepted", 0) > 0, name
         if name in BOUNDED:
-            assert found["mb"] < 2 * found["largest_mb"] + SPARE_MB, (name, found)
+            assert found["spare_mb"] < SPARE_MB, (name, found)
     return figures
 
 

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from tests.model.forging import forged
 
 SMALL = {"model/a": torch.arange(6.0).reshape(2, 3), "model/b": torch.tensor(3), "optimizer/a": torch.ones(2, 3)}
 RECORD = {"text": "mIoU", "numbers": [1, None, 0.5]}
-FLIPS = int(os.environ.get("DEEPLABV3_FLIPS", "3000"))
+FLIP_SECONDS = float(os.environ.get("DEEPLABV3_FLIP_SECONDS", "300"))
 
 
 @pytest.fixture
@@ -259,7 +260,7 @@ def test_reading_takes_twice_the_file(tmp_path):
 
 @pytest.mark.slow
 def test_no_random_flip_of_a_full_size_file_loads(tmp_path):
-    """ResNet-18 with momentum; a flip lies in the tensors, but for one in thousands."""
+    """ResNet-18 with momentum; nearly all flips lie in its tensors."""
     torch.manual_seed(0)
     config = ModelConfig(backbone="resnet18")
     network, generator = DeepLabV3(config), random.Random(0)
@@ -269,16 +270,18 @@ def test_no_random_flip_of_a_full_size_file_loads(tmp_path):
     write_checkpoint(path, tensors, {"model": to_record(config), "labels": CITYSCAPES.to_dict()})
     size = path.stat().st_size
     with path.open("r+b") as file:
-        for trial in range(FLIPS):
+        start, trials = time.monotonic(), 0
+        while time.monotonic() - start < FLIP_SECONDS:
             position, mask = generator.randrange(size), 1 << generator.randrange(8)
             file.seek(position)
             byte = file.read(1)[0]
             _put(file, position, byte ^ mask)
             with pytest.raises(CheckpointError):
-                pytest.fail(f"trial {trial}: {read_checkpoint(path).path} with a flip at {position}")
+                read_checkpoint(path)
             _put(file, position, byte)
+            trials += 1
     assert digest(read_checkpoint(path).tensors, "") == digest(tensors, "")  # and not for another reason
-    print(f"{FLIPS} flips of {size:,} bytes")
+    print(f"{trials} flips of {size:,} bytes, none loaded")
 
 
 def _put(file, position, byte):
