@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deeplabv3.config import EvaluateConfig as EvaluateConfig
+    from deeplabv3.config import ExportConfig as ExportConfig
     from deeplabv3.config import ImportConfig as ImportConfig
     from deeplabv3.config import InferenceConfig as InferenceConfig
     from deeplabv3.config import ModelConfig as ModelConfig
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from deeplabv3.data.labels import LabelSet as LabelSet
     from deeplabv3.data.labels import read_label_set as read_label_set
     from deeplabv3.data.streets import write_streets as write_streets
+    from deeplabv3.deployment.export import export as export
     from deeplabv3.errors import CheckpointError as CheckpointError
     from deeplabv3.errors import DatasetError as DatasetError
     from deeplabv3.errors import DeepLabError as DeepLabError
@@ -57,6 +59,7 @@ _ROOMS = {
     "DeepLabError": "errors",
     "DeepLabV3": "prediction.segmenter",
     "EvaluateConfig": "config",
+    "ExportConfig": "config",
     "IGNORE_INDEX": "data.labels",
     "ImportConfig": "config",
     "InferenceConfig": "config",
@@ -74,6 +77,7 @@ _ROOMS = {
     "TrainConfig": "config",
     "check_submission": "evaluation.submission",
     "evaluate": "evaluation.evaluate",
+    "export": "deployment.export",
     "load": "prediction.segmenter",
     "load_model": "model.load",
     "predict": "prediction.predictor",

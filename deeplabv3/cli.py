@@ -14,6 +14,7 @@ from deeplabv3.config import (
     CheckConfig,
     DemoConfig,
     EvaluateConfig,
+    ExportConfig,
     ImportConfig,
     ModelsConfig,
     PackConfig,
@@ -226,6 +227,22 @@ def run_import(config: ImportConfig) -> None:
     print(f"written as {path}")
 
 
+def run_export(config: ExportConfig) -> None:
+    """Export, and say how far the file is from its checkpoint."""
+    from deeplabv3.deployment.export import export
+
+    done = export(config)
+    parity, loss = done.parity, done.loss
+    print(
+        f"against the checkpoint: {parity.share_differing:.4%} of {parity.num_pixels:,} pixels differ, "
+        f"probabilities by up to {parity.largest_difference:.1e}"
+    )
+    if loss is not None:
+        before, after = loss.miou_before, loss.miou_after
+        print(f"mIoU on {config.calibration}: {before:.4f} before int8, {after:.4f} after, {after - before:+.4f}")
+    print(f"{done.path}: {done.num_bytes:,} bytes; segment with: deeplabv3 predict IMAGE --model {done.path}")
+
+
 def run_models(config: ModelsConfig) -> None:
     """List the published checkpoints."""
     from deeplabv3.model.zoo import models_table
@@ -287,6 +304,7 @@ VERBS = {
     "submit": Verb("the zip file for the benchmark server, or a check of one", SubmitConfig, ("data_dir",), run_submit),
     "models": Verb("list the published checkpoints that can be had by name", ModelsConfig, (), run_models),
     "import": Verb("another project's checkpoint as one of ours", ImportConfig, ("file",), run_import),
+    "export": Verb("an .onnx or .pt2 file that runs elsewhere", ExportConfig, ("model", "out"), run_export),
     "predict": Verb("segment images: label ids, colour masks, overlays", PredictConfig, ("inputs",), run_predict),
 }
 

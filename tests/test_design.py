@@ -22,7 +22,7 @@ FLOORS = [
     {"arguments"},
     {"demo"},
     {"training"},
-    {"report"},
+    {"report", "deployment"},
     {"evaluation"},
     {"prediction"},
     {"model"},

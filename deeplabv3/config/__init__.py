@@ -6,6 +6,7 @@ from them by `records.py`.
 
 from deeplabv3.config.checking import CheckConfig
 from deeplabv3.config.demonstration import DemoConfig, StreetsConfig
+from deeplabv3.config.export import EXPORT_SUFFIXES, ExportConfig
 from deeplabv3.config.inference import (
     EvaluateConfig,
     ImportConfig,
@@ -23,12 +24,14 @@ from deeplabv3.config.training import ORIGINAL_PHASES, Phase, TrainConfig
 __all__ = [
     "BACKBONES",
     "CONVS_OF_BLOCK",
+    "EXPORT_SUFFIXES",
     "NUM_BLOCKS",
     "ORIGINAL_PHASES",
     "RESNETS",
     "CheckConfig",
     "DemoConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "ImportConfig",
     "InferenceConfig",
     "LossConfig",

@@ -30,9 +30,10 @@ from deeplabv3.evaluation.predictions import prediction_files, read_prediction, 
 from deeplabv3.evaluation.scores import Scores
 from deeplabv3.files import refuse_to_overwrite, require_writable, write_whole
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.device import autocast, choose_device, place
-from deeplabv3.model.load import load_model
-from deeplabv3.prediction.predictor import WHOLE_FRAME, Results, predict_batch, predict_image
+from deeplabv3.model.device import autocast
+from deeplabv3.model.exported import ExportedModel
+from deeplabv3.model.load import load_for_inference
+from deeplabv3.prediction.predictor import WHOLE_FRAME, Model, Results, predict_batch, predict_image
 from deeplabv3.prediction.sources import result_stems
 from deeplabv3.prediction.upsampling import upsampled_argmax, upsampled_loss
 from deeplabv3.progress import Progress
@@ -61,13 +62,13 @@ def evaluate(config: EvaluateConfig) -> Scores:
             label_set = label_set_of(config.data_dir, config.labels)
             scores = score_files(config.predictions, samples, label_set, num_workers=config.num_workers)
         else:
-            device = choose_device(config.inference.device)
-            model, label_set = _model_of(config, device)
+            assert config.model is not None
+            model, label_set = load_for_inference(config.model, config.inference)
             scores = score_model(
                 model,
                 samples,
                 label_set,
-                device=device,
+                device=model.device,
                 inference=config.inference,
                 batch_size=config.batch_size,
                 num_workers=config.num_workers,
@@ -97,7 +98,7 @@ def samples_of(config: EvaluateConfig) -> list[Sample]:
 
 @torch.inference_mode()
 def score_model(
-    model: DeepLabV3,
+    model: Model,
     samples: Sequence[Sample],
     label_set: LabelSet,
     *,
@@ -126,7 +127,7 @@ def score_model(
     Raises:
         DatasetError: A frame cannot be read.
     """
-    assert inference.is_plain or not with_loss
+    assert (inference.is_plain and isinstance(model, DeepLabV3)) or not with_loss
     not_now = "instances are not read while training; deeplabv3 report counts them"
     why_no_iiou = why_no_iiou_of(samples, label_set) if with_instances else not_now
     counts, records = no_counts(label_set), []
@@ -161,19 +162,14 @@ def predictions_of(config: EvaluateConfig, samples: Sequence[Sample]) -> tuple[I
         return (
             read_prediction(path.read_bytes(), path, size_of(sample), label_set) for sample, path in paths
         ), label_set
-    model, label_set = _model_of(config, choose_device(config.inference.device))
+    assert config.model is not None
+    model, label_set = load_for_inference(config.model, config.inference)
     images = (read_image_of(sample) for sample in samples)
     return (label_set.id_of_train_id[predict_image(model, image, config.inference)] for image in images), label_set
 
 
-def _model_of(config: EvaluateConfig, device: torch.device) -> tuple[DeepLabV3, LabelSet]:
-    assert config.model is not None
-    model, label_set = load_model(config.model, output_stride=config.inference.output_stride)
-    return place(model, device), label_set
-
-
 def _predict(
-    model: DeepLabV3,
+    model: Model,
     batch: Sequence[Frame],
     label_set: LabelSet,
     device: torch.device,
@@ -183,7 +179,7 @@ def _predict(
     """TrainIds and summed losses of frames of one size."""
     stacked = torch.from_numpy(np.stack([frame.image for frame in batch]))  # (N, H, W, 3)
     image = stacked.permute(0, 3, 1, 2).to(device)  # (N, 3, H, W)
-    if not with_loss:
+    if not with_loss or isinstance(model, ExportedModel):
         return list(predict_batch(model, image, inference).cpu().numpy()), [0.0] * len(batch)
     with autocast(device, inference.precision):
         grid_logits = model.grid_logits(image)  # (N, K, h, w)

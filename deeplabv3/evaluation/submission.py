@@ -23,8 +23,7 @@ from deeplabv3.distributed import require_single
 from deeplabv3.errors import DatasetError, InputError
 from deeplabv3.evaluation.predictions import count_faults, files_of_frames, read_prediction
 from deeplabv3.files import open_whole, refuse_to_overwrite, require_writable
-from deeplabv3.model.device import choose_device, place
-from deeplabv3.model.load import load_model
+from deeplabv3.model.load import load_for_inference
 from deeplabv3.prediction.predictor import predict_image
 from deeplabv3.progress import track
 
@@ -50,10 +49,8 @@ def submit(config: SubmitConfig) -> int:
     require_writable(config.out.parent)
     if not config.overwrite:
         refuse_to_overwrite([config.out])
-    device = choose_device(config.inference.device)
-    model, label_set = load_model(config.model, output_stride=config.inference.output_stride)
+    model, label_set = load_for_inference(config.model, config.inference)
     _require_benchmark_classes(config.model, label_set)
-    model = place(model, device)
     with open_whole(config.out) as file:
         with zipfile.ZipFile(file, "w") as archive:
             for name, path in track(list(images.items()), "predicting"):

@@ -129,7 +129,14 @@ class DeepLabV3(nn.Module):
             logits, image.shape[-2:], mode="bilinear", align_corners=self.config.align_corners
         )  # (N, K, H, W)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.pixel_mean.device
+
     def _check(self, image: Tensor) -> None:
+        if torch.compiler.is_exporting():  # a size is a symbol there, and each comparison would become a bound on it
+            return
         shape = tuple(image.shape)
         if image.ndim != 4 or shape[1] != 3 or min(shape) < 1:
             raise InputError(f"an image batch of shape {shape} was given; (N, 3, H, W) is needed, RGB of 0..255")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from deeplabv3.config import ImportConfig
+from deeplabv3.config import ImportConfig, InferenceConfig
 from deeplabv3.data.label_sets import label_set_of_names
 from deeplabv3.data.labels import LabelSet, read_label_set
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.files import cache_dir, refuse_to_overwrite, require_writable
 from deeplabv3.model.checkpoint import FORMAT, SUFFIX, Checkpoint, model_from, read_checkpoint, write_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.device import choose_device, place
 from deeplabv3.model.download import download, verified
+from deeplabv3.model.exported import ExportedModel, is_exported, read_exported
 from deeplabv3.model.foreign import read_foreign
 from deeplabv3.model.hub import fetch, is_repository
 from deeplabv3.model.importers import Imported, import_weights
@@ -37,6 +39,28 @@ def load_model(name_or_path: str | Path, *, output_stride: int | None = None) ->
         InputError: It cannot be downloaded, or the output stride is not possible for this model.
     """
     return model_from(open_checkpoint(name_or_path), output_stride=output_stride)
+
+
+def load_for_inference(
+    name_or_path: str | Path, inference: InferenceConfig
+) -> tuple[DeepLabV3 | ExportedModel, LabelSet]:
+    """A network or an exported file, ready to predict on its device, and its label set.
+
+    Args:
+        name_or_path: What `load_model` takes, or a file that `deeplabv3 export` wrote.
+        inference: Its output stride and device; an exported file must be able to do all of it.
+
+    Raises:
+        CheckpointError: There is neither such a file nor such a name, or the file cannot be used.
+        InputError: It cannot be downloaded, the device is not there, or the model cannot do what is asked.
+    """
+    if is_exported(name_or_path):
+        exported = read_exported(name_or_path, ExportedModel)
+        exported.require(inference)
+        return exported, exported.label_set
+    device = choose_device(inference.device)
+    model, label_set = load_model(name_or_path, output_stride=inference.output_stride)
+    return place(model, device), label_set
 
 
 def open_checkpoint(name_or_path: str | Path) -> Checkpoint:
@@ -114,9 +138,14 @@ def local_file(name_or_path: str | Path) -> Path:
     """The file that a path names, or that a published name stands for, downloaded once into the user's cache.
 
     Raises:
-        CheckpointError: There is neither such a file nor such a name, or the file is damaged.
+        CheckpointError: There is neither such a file nor such a name, or it is damaged or an exported file.
         InputError: It cannot be downloaded; the message says where to put it.
     """
+    if is_exported(name_or_path):
+        raise CheckpointError(
+            f"{name_or_path} is an exported file, whose weights cannot be trained, imported or exported again; give "
+            "the checkpoint that it was made from"
+        )
     path = Path(name_or_path)
     published = find_published(str(name_or_path))
     try:

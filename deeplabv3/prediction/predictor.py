@@ -18,12 +18,16 @@ from deeplabv3.distributed import require_single
 from deeplabv3.errors import DatasetError
 from deeplabv3.files import refuse_to_overwrite, require_writable
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.device import autocast, choose_device, place
-from deeplabv3.model.load import load_model
+from deeplabv3.model.device import autocast, choose_device
+from deeplabv3.model.exported import ExportedModel
+from deeplabv3.model.load import load_for_inference
 from deeplabv3.prediction.render import colorize, overlay, save_picture, with_legend
 from deeplabv3.prediction.sources import find_images, result_stems
 from deeplabv3.prediction.upsampling import upsampled_argmax
 from deeplabv3.progress import track
+
+Model = DeepLabV3 | ExportedModel
+"""What predicts: a network in evaluation mode, or an exported file."""
 
 KINDS = ("labelIds", "color", "overlay")
 """The folders of the results."""
@@ -34,7 +38,7 @@ WHOLE_FRAME = InferenceConfig()
 
 
 @torch.inference_mode()
-def predict_image(model: DeepLabV3, image: Pixels, inference: InferenceConfig = WHOLE_FRAME) -> Pixels:
+def predict_image(model: Model, image: Pixels, inference: InferenceConfig = WHOLE_FRAME) -> Pixels:
     """Segment one image.
 
     Args:
@@ -46,12 +50,12 @@ def predict_image(model: DeepLabV3, image: Pixels, inference: InferenceConfig = 
         trainIds, uint8, `(H, W)`.
     """
     pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (1, 3, H, W)
-    prediction: Pixels = predict_batch(model, pixels.to(model.pixel_mean.device), inference)[0].cpu().numpy()
+    prediction: Pixels = predict_batch(model, pixels.to(model.device), inference)[0].cpu().numpy()
     return prediction
 
 
 @torch.inference_mode()
-def predict_batch(model: DeepLabV3, image: Tensor, inference: InferenceConfig = WHOLE_FRAME) -> Tensor:
+def predict_batch(model: Model, image: Tensor, inference: InferenceConfig = WHOLE_FRAME) -> Tensor:
     """Segment images of one size.
 
     Args:
@@ -61,19 +65,32 @@ def predict_batch(model: DeepLabV3, image: Tensor, inference: InferenceConfig = 
 
     Returns:
         trainIds, uint8, `(N, H, W)`, on the same device.
+
+    Raises:
+        InputError: An exported file cannot do that.
     """
-    height, width = image.shape[-2:]
-    with autocast(image.device, inference.precision):
+    if isinstance(model, ExportedModel):
+        model.require(inference)
+    precision = "float32" if isinstance(model, ExportedModel) else inference.precision  # a file has its own
+    with autocast(image.device, precision):
         if inference.is_plain:
-            grid_logits = model.grid_logits(image)  # (N, K, h, w)
-            corners, size = model.config.align_corners, (height, width)
-            return torch.stack([upsampled_argmax(logits, size, align_corners=corners) for logits in grid_logits])
+            return _plain_prediction(model, image)  # (N, H, W)
         if inference.tile_size is None:
             return mean_probabilities(model, image, inference).argmax(1).to(torch.uint8)  # (N, H, W)
         return _predict_tiles(model, image, inference, inference.tile_size)
 
 
-def mean_probabilities(model: DeepLabV3, image: Tensor, inference: InferenceConfig) -> Tensor:
+def _plain_prediction(model: Model, image: Tensor) -> Tensor:
+    """TrainIds, uint8 `(N, H, W)`, of one look at whole images."""
+    if isinstance(model, ExportedModel):
+        return model.labels(image)
+    height, width = image.shape[-2:]
+    grid_logits = model.grid_logits(image)  # (N, K, h, w)
+    corners, size = model.config.align_corners, (height, width)
+    return torch.stack([upsampled_argmax(logits, size, align_corners=corners) for logits in grid_logits])
+
+
+def mean_probabilities(model: Model, image: Tensor, inference: InferenceConfig) -> Tensor:
     """The softmax at the image's size, averaged over scales and mirror images (Chen et al. 2017, section 4.1).
 
     Args:
@@ -84,17 +101,28 @@ def mean_probabilities(model: DeepLabV3, image: Tensor, inference: InferenceConf
     Returns:
         float32 `(N, K, H, W)`.
     """
-    size = image.shape[-2:]
+    size = (image.shape[-2], image.shape[-1])
     total: Tensor | None = None
     for scale in inference.scale_values:
         scaled = _resized(image, scale)  # (N, 3, h, w)
         for mirrored in (False, True) if inference.flip else (False,):
-            logits = model.grid_logits(scaled.flip(-1) if mirrored else scaled).float()
-            logits = F.interpolate(logits, size, mode="bilinear", align_corners=model.config.align_corners)
-            probabilities = logits.softmax(1).flip(-1) if mirrored else logits.softmax(1)
+            probabilities = _probabilities(model, scaled.flip(-1) if mirrored else scaled, size)
+            probabilities = probabilities.flip(-1) if mirrored else probabilities
             total = probabilities if total is None else total.add_(probabilities)
     assert total is not None
     return total.div_(len(inference.scale_values) * (2 if inference.flip else 1))
+
+
+def _probabilities(model: Model, image: Tensor, size: tuple[int, int]) -> Tensor:
+    """The softmax of one look, float32 `(N, K, *size)`.
+
+    An exported file puts it out at the size of the pixels that it is given, and takes whole numbers alone. At scale 1
+    that is all the same; elsewhere it is resized behind the softmax and not before it, and rounded pixels are seen.
+    """
+    if isinstance(model, ExportedModel):
+        return F.interpolate(model.probabilities(image), size, mode="bilinear", align_corners=False)
+    logits = model.grid_logits(image).float()  # (N, K, h, w)
+    return F.interpolate(logits, size, mode="bilinear", align_corners=model.config.align_corners).softmax(1)
 
 
 def _resized(image: Tensor, scale: float) -> Tensor:
@@ -105,7 +133,7 @@ def _resized(image: Tensor, scale: float) -> Tensor:
     return F.interpolate(image.float(), size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def _predict_tiles(model: DeepLabV3, image: Tensor, inference: InferenceConfig, tile_size: tuple[int, int]) -> Tensor:
+def _predict_tiles(model: Model, image: Tensor, inference: InferenceConfig, tile_size: tuple[int, int]) -> Tensor:
     """Segment by a sliding window whose probabilities are summed where windows overlap; uint8 `(N, H, W)`.
 
     Only a band of the frame as high as a window is held for all classes: rows above the next windows are final.
@@ -150,14 +178,13 @@ def predict(config: PredictConfig) -> list[Path]:
             image is broken, all others are written first.
     """
     require_single("predict")
-    device = choose_device(config.inference.device)
+    choose_device(config.inference.device)  # a mistake there is found before any folder is searched
     images = find_images(config.inputs, leave_out=[config.out / kind for kind in KINDS])
     results = [Results(config.out, stem) for stem in result_stems(images)]
     require_writable(config.out)
     if not config.overwrite:
         refuse_to_overwrite(path for result in results for path in result.paths)
-    model, label_set = load_model(config.model, output_stride=config.inference.output_stride)
-    model = place(model, device)
+    model, label_set = load_for_inference(config.model, config.inference)
     broken: list[DatasetError] = []
     for path, result in track(list(zip(images, results, strict=True)), "predicting"):
         try:

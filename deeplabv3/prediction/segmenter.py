@@ -22,6 +22,7 @@ from deeplabv3.files import write_whole
 from deeplabv3.model import deeplab, hub
 from deeplabv3.model.checkpoint import model_from, write_checkpoint
 from deeplabv3.model.device import choose_device, place
+from deeplabv3.model.exported import ExportedModel, is_exported, read_exported
 from deeplabv3.model.load import open_checkpoint
 from deeplabv3.prediction.predictor import WHOLE_FRAME, Results, mean_probabilities, predict_image
 from deeplabv3.prediction.render import class_shares, colorize, overlay, with_legend
@@ -138,14 +139,7 @@ class DeepLabV3(deeplab.DeepLabV3):
             InputError: The image cannot be used.
         """
         self.eval()
-        pixels = _pixels(image)
-        label = predict_image(self, pixels, inference)
-        if not probabilities:
-            return Prediction(pixels, label, self.label_set)
-        with torch.inference_mode():
-            batch = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(self.pixel_mean.device)  # (1, 3, H, W)
-            mean = mean_probabilities(self, batch, inference)[0]  # (K, H, W)
-        return Prediction(pixels, label, self.label_set, mean.cpu().numpy())
+        return _predicted(self, image, inference, probabilities)
 
     def save(self, path: str | Path, **record: Any) -> None:
         """Write a checkpoint that every command takes.
@@ -216,9 +210,61 @@ class DeepLabV3(deeplab.DeepLabV3):
             return hub.push(Path(folder), repository, private=private)
 
 
-def load(name_or_path: str | Path, *, output_stride: int | None = None, device: str = "auto") -> DeepLabV3:
-    """A model that is ready to predict; `DeepLabV3.from_pretrained` says what can be given."""
-    return DeepLabV3.from_pretrained(name_or_path, output_stride=output_stride, device=device)
+class Exported(ExportedModel):
+    """An exported file for use in Python, which `load` returns for an .onnx or .pt2 file."""
+
+    def predict(
+        self,
+        image: Pixels | Image.Image | str | Path,
+        *,
+        inference: InferenceConfig = WHOLE_FRAME,
+        probabilities: bool = False,
+    ) -> Prediction:
+        """Segment one image.
+
+        Args:
+            image: RGB uint8 `(H, W, 3)`, an image of Pillow's, or the path of a file.
+            inference: Scales, flip and windows; all need a file of probabilities.
+            probabilities: Whether they are wanted too; they are those of the whole frame, without windows.
+
+        Raises:
+            InputError: The image cannot be used, or the file cannot do what is asked.
+        """
+        return _predicted(self, image, inference, probabilities)
+
+
+def load(name_or_path: str | Path, *, output_stride: int | None = None, device: str = "auto") -> DeepLabV3 | Exported:
+    """A model that is ready to predict.
+
+    Args:
+        name_or_path: What `DeepLabV3.from_pretrained` takes, or a file that `deeplabv3 export` wrote.
+        output_stride: 8, 16 or 32; None keeps the one of training.
+        device: auto, cpu, cuda, cuda:N or mps.
+
+    Raises:
+        InputError: It cannot be found, fetched or used, or an exported file cannot do what is asked.
+    """
+    if not is_exported(name_or_path):
+        return DeepLabV3.from_pretrained(name_or_path, output_stride=output_stride, device=device)
+    model = read_exported(name_or_path, Exported)
+    model.require(InferenceConfig(output_stride=output_stride, device=device))
+    return model
+
+
+def _predicted(
+    model: DeepLabV3 | Exported,
+    image: Pixels | Image.Image | str | Path,
+    inference: InferenceConfig,
+    probabilities: bool,
+) -> Prediction:
+    pixels = _pixels(image)
+    label = predict_image(model, pixels, inference)
+    if not probabilities:
+        return Prediction(pixels, label, model.label_set)
+    with torch.inference_mode():
+        batch = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(model.device)  # (1, 3, H, W)
+        mean = mean_probabilities(model, batch, inference)[0]  # (K, H, W)
+    return Prediction(pixels, label, model.label_set, mean.cpu().numpy())
 
 
 def _pixels(image: Pixels | Image.Image | str | Path) -> Pixels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from typing import Any
 
 from deeplabv3.config import ReportConfig, TrainConfig
 from deeplabv3.data.frames import read_labels
@@ -12,6 +13,7 @@ from deeplabv3.evaluation.evaluate import evaluate, predictions_of, samples_of
 from deeplabv3.evaluation.scores import Scores
 from deeplabv3.files import refuse_to_overwrite, require_writable
 from deeplabv3.model.checkpoint import Checkpoint, recorded, using_record
+from deeplabv3.model.exported import is_exported
 from deeplabv3.model.load import open_checkpoint
 from deeplabv3.records import default_record, to_record, to_words
 from deeplabv3.report.curves import History, require_history
@@ -34,7 +36,7 @@ def write_report(config: ReportConfig) -> Scores:
         refuse_to_overwrite([folder / PAGE, *pictures_in(folder)])
     options = [Options("Evaluation", default_record(ReportConfig), to_record(config))]
     history: History = ()
-    if config.model is not None:
+    if config.model is not None and not is_exported(config.model):  # an exported file knows nothing of its training
         training, history = _training(open_checkpoint(config.model))
         options += training
     scores = evaluate(config)

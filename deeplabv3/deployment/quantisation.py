@@ -1,0 +1,105 @@
+"""A network of whole numbers of 8 bits, after training: ranges from calibration frames, and what it costs in mIoU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from deeplabv3.data.cityscapes import Sample, find_samples
+from deeplabv3.data.frames import read_image_of
+from deeplabv3.errors import DatasetError
+from deeplabv3.evaluation.evaluate import score_model
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.exported import ExportedModel
+from deeplabv3.progress import track
+
+CALIBRATION_SPLIT, SCORED_SPLIT = "train", "val"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What int8 costs.
+
+    Attributes:
+        miou_before: mIoU of the checkpoint on the validation split, 0..1.
+        miou_after: mIoU of the int8 file.
+    """
+
+    miou_before: float
+    miou_after: float
+
+
+def quantised(graph: bytes, data_dir: Path, num_frames: int) -> bytes:
+    """An ONNX model whose convolutions compute in 8 bits: weights a scale a channel, values a scale a tensor.
+
+    Args:
+        graph: The serialised ModelProto of float32.
+        data_dir: Data set in the Cityscapes layout; its training split shows the range of every value.
+        num_frames: How many frames are looked at, spread evenly over the split; all, where there are fewer.
+
+    Returns:
+        A serialised ModelProto that takes and gives the same.
+
+    Raises:
+        DatasetError: A frame cannot be read, or there is none.
+    """
+    import onnx
+    from onnxruntime import quantization
+
+    samples = spread(find_samples(data_dir, CALIBRATION_SPLIT), num_frames)
+
+    class Frames(quantization.CalibrationDataReader):  # type: ignore[misc]  # it has no types
+        """Calibration frames, one after the other, as ONNX Runtime asks for them."""
+
+        def __init__(self) -> None:
+            self._frames = _frames(samples)
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self._frames, None)
+
+    with TemporaryDirectory() as folder:
+        prepared, out = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        quantization.quant_pre_process(onnx.load_model_from_string(graph), prepared, skip_symbolic_shape=True)
+        quantization.quantize_static(
+            prepared,
+            out,
+            Frames(),
+            op_types_to_quantize=["Conv"],
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+        return out.read_bytes()
+
+
+def spread(samples: Sequence[Sample], number: int) -> list[Sample]:
+    """Some of the frames of a split, evenly spread, the first and the last among them."""
+    if not samples:
+        raise DatasetError(f"the split {CALIBRATION_SPLIT} has no frames to calibrate with; give another data set")
+    places = np.linspace(0, len(samples) - 1, min(number, len(samples))).round().astype(int)
+    return [samples[place] for place in places]
+
+
+def _frames(samples: Sequence[Sample]) -> Iterator[dict[str, Any]]:
+    for sample in track(samples, "calibrating"):
+        image = read_image_of(sample)  # (H, W, 3)
+        yield {"image": np.ascontiguousarray(image.transpose(2, 0, 1)[None])}  # (1, 3, H, W)
+
+
+def measured_loss(model: DeepLabV3, exported: ExportedModel, data_dir: Path) -> Loss:
+    """The mIoU of a checkpoint and of its int8 file on the validation split, at the labels' full size.
+
+    Raises:
+        DatasetError: A frame cannot be read.
+    """
+    samples = find_samples(data_dir, SCORED_SPLIT)
+    before, after = (
+        score_model(one, samples, exported.label_set, device=torch.device("cpu")).miou for one in (model, exported)
+    )
+    return Loss(before, after)

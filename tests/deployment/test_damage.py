@@ -1,0 +1,151 @@
+"""Whatever is wrong with an exported file is one error, and nothing that it says is run."""
+
+import io
+import json
+import pickle
+import zipfile
+
+import pytest
+
+from deeplabv3.cli import main
+from deeplabv3.errors import CheckpointError
+from deeplabv3.model.exported import ExportedModel, open_exported, read_exported
+from deeplabv3.model.programs import NotPlainError, load_program
+from deeplabv3.model.sealed import RECORD_FILE, sealed_onnx, sealed_zip
+
+GRAPH = "archive/models/model.json"
+WEIGHTS = "archive/data/weights/model_weights_config.json"
+
+
+@pytest.fixture(params=["labels_onnx", "probabilities_pt2"])
+def exported(request):
+    return request.getfixturevalue(request.param)
+
+
+def read(path, content, name="changed"):
+    other = path.with_name(name + path.suffix)
+    other.write_bytes(content)
+    return read_exported(other, ExportedModel)
+
+
+def test_every_kind_of_byte_is_covered(exported, rng):
+    content = exported.read_bytes()
+    places = [0, 1, len(content) - 1, len(content) - 64, len(content) - 65, *rng.integers(0, len(content), 30)]
+    for place in places:
+        changed = bytearray(content)
+        changed[place] ^= 1 << int(rng.integers(8))
+        with pytest.raises(CheckpointError, match="is damaged or cut off: its SHA-256 does not fit"):
+            read(exported, bytes(changed))
+
+
+def test_every_cut_is_found(exported, rng):
+    content = exported.read_bytes()
+    for length in (0, 1, 63, 64, 65, len(content) - 1, len(content) - 64, *rng.integers(0, len(content), 20)):
+        with pytest.raises(CheckpointError, match="cut off"):
+            read(exported, content[:length])
+    with pytest.raises(CheckpointError, match="cut off"):
+        read(exported, content + b"\0")
+
+
+def test_file_of_another_program_is_refused(labels_onnx, tmp_path, capsys):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(labels_onnx)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    (tmp_path / "x.png").touch()
+    words = ["predict", tmp_path / "x.png", "--model", tmp_path / "foreign.onnx", "--out", tmp_path / "out"]
+    assert main([str(word) for word in words]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "foreign.onnx has no record of deeplabv3 export: another program wrote it, or it is cut off" in error
+
+
+def test_record_of_another_release_is_refused(labels_onnx):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(labels_onnx)
+    del model.metadata_props[:]
+    content = sealed_onnx(model.SerializeToString(), json.dumps({"version": 99}))
+    with pytest.raises(CheckpointError, match="format version 99; this release reads 1: update deeplabv3"):
+        open_exported(content, labels_onnx, ExportedModel)
+
+
+def test_digest_fits_what_is_no_model(tmp_path):
+    for suffix in (".onnx", ".pt2"):
+        with pytest.raises(CheckpointError, match="cannot be opened"):
+            read(tmp_path / f"x{suffix}", sealed_onnx(b"none", "{}"))
+
+
+def changed_zip(content, changes):
+    """A sealed copy of a .pt2 file with other or more members."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(out, "w") as copy:
+        members = {name: archive.read(name) for name in archive.namelist()} | changes
+        for name, value in members.items():
+            copy.writestr(name, value)
+    return sealed_zip(out.getvalue())
+
+
+class Payload:
+    """A pickle that leaves a trace when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def texts(content):
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return archive.read(GRAPH).decode(), archive.read(WEIGHTS).decode()
+
+
+def test_unchanged_copy_is_read(probabilities_pt2, program_model):
+    _, record = load_program(changed_zip(probabilities_pt2.read_bytes(), {}))
+    assert json.loads(record) == program_model.record
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"torch.ops.aten.conv2d.default"', '"torch.hub.load"', "the operator 'torch.hub.load'"),
+        ('"torch.ops.aten.conv2d.default"', '"torch.ops.aten.conv2d.__class__.x"', "the operator"),
+        ('"torch.ops.aten.conv2d.default"', '"os.system"', "the operator 'os.system'"),
+        ('"_operator.', '"_operator.attrgetter', "the operator '_operator.attrgetter"),
+        ('"expr_str": "', '"expr_str": "__import__(chr(111)) + ', "'__import__' among its sizes"),
+        ('"guards_code": ["', '"guards_code": ["exec(open(1)) or ', "'exec' among its sizes"),
+        ('"name": "image"', '"name": "image, x=print(1)"', "the name 'image, x=print"),
+    ],
+    ids=["hub", "dunder", "os", "operator", "size", "guard", "name"],
+)
+def test_program_that_says_more_is_refused(probabilities_pt2, old, new, message):
+    content = probabilities_pt2.read_bytes()
+    graph, _ = texts(content)
+    assert old in graph
+    with pytest.raises(NotPlainError, match=message):
+        load_program(changed_zip(content, {GRAPH: graph.replace(old, new)}))
+
+
+def test_pickles_are_refused_unread(probabilities_pt2, tmp_path):
+    content, trace = probabilities_pt2.read_bytes(), tmp_path / "trace"
+    pickled = pickle.dumps(Payload(trace))
+    _, weights = texts(content)
+    marked = weights.replace('"use_pickle": false', '"use_pickle": true', 1)
+    for changes in (
+        {"archive/data/weights/weight_0": pickled, WEIGHTS: marked},
+        {"archive/data/sample_inputs/model.pt": pickled},
+        {"archive/data/constants/custom_obj_0": pickled},
+        {"archive/data/aotinductor/model/x.so": b""},
+    ):
+        changed = changed_zip(content, changes)
+        with pytest.raises(NotPlainError):
+            load_program(changed)
+        with pytest.raises(CheckpointError, match="cannot be opened"):
+            open_exported(changed, probabilities_pt2, ExportedModel)
+    assert not trace.exists()
+
+
+def test_program_holds_no_pickle(probabilities_pt2):
+    with zipfile.ZipFile(probabilities_pt2) as archive:
+        assert not [name for name in archive.namelist() if archive.read(name)[:2] in (b"\x80\x02", b"PK")]
+        assert archive.getinfo("archive/data/sample_inputs/model.pt").file_size == 0
+        assert f"archive/extra/{RECORD_FILE}" in archive.namelist()
