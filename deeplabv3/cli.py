@@ -233,10 +233,11 @@ def run_export(config: ExportConfig) -> None:
 
     done = export(config)
     parity, loss = done.parity, done.loss
-    print(
-        f"against the checkpoint: {parity.share_differing:.4%} of {parity.num_pixels:,} pixels differ, "
-        f"probabilities by up to {parity.largest_difference:.1e}"
-    )
+    if parity is not None:
+        print(
+            f"against the checkpoint: {parity.share_differing:.4%} of {parity.num_pixels:,} pixels differ, "
+            f"probabilities by up to {parity.largest_difference:.1e}"
+        )
     if loss is not None:
         before, after = loss.miou_before, loss.miou_after
         print(f"mIoU on {config.calibration}: {before:.4f} before int8, {after:.4f} after, {after - before:+.4f}")

@@ -28,13 +28,13 @@ class Export:
     Attributes:
         path: The file.
         num_bytes: Its size.
-        parity: How far it is from the checkpoint; of an int8 file this is told, and not bounded.
-        loss: What int8 costs, or None.
+        parity: How far it is from the checkpoint; None for int8, which is meant to round.
+        loss: What int8 costs; None for float32.
     """
 
     path: Path
     num_bytes: int
-    parity: Parity
+    parity: Parity | None
     loss: Loss | None
 
 
@@ -62,13 +62,14 @@ def export(config: ExportConfig) -> Export:
         return sealed_onnx(graph, text) if graph else program_file(program, text)
 
     exported = open_exported(content(record), config.out, ExportedModel)
-    parity, loss = compare(model, exported), None
+    parity = loss = None
     if config.calibration is None:
+        parity = compare(model, exported)
         parity.require_close(config.out.name)
+        record["parity"] = asdict(parity)
     else:
         loss = measured_loss(model, exported, config.calibration)
         record["int8"] = {"num_calibration": config.num_calibration, **asdict(loss)}
-    record["parity"] = asdict(parity)
     final = content(record)
     write_whole(config.out, final)
     return Export(config.out, len(final), parity, loss)

@@ -49,7 +49,6 @@ def quantised(graph: bytes, data_dir: Path, num_frames: int) -> bytes:
     Raises:
         DatasetError: A frame cannot be read, or there is none.
     """
-    import onnx
     from onnxruntime import quantization
 
     samples = spread(find_samples(data_dir, CALIBRATION_SPLIT), num_frames)
@@ -64,8 +63,9 @@ def quantised(graph: bytes, data_dir: Path, num_frames: int) -> bytes:
             return next(self._frames, None)
 
     with TemporaryDirectory() as folder:
-        prepared, out = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
-        quantization.quant_pre_process(onnx.load_model_from_string(graph), prepared, skip_symbolic_shape=True)
+        source, prepared, out = (Path(folder) / f"{step}.onnx" for step in ("float32", "prepared", "int8"))
+        source.write_bytes(graph)
+        quantization.quant_pre_process(source, prepared, skip_symbolic_shape=True)
         quantization.quantize_static(
             prepared,
             out,
