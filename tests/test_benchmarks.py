@@ -1,4 +1,4 @@
-"""The benchmarks of training run as people run them, at a tiny size."""
+"""The benchmarks of training and inference run as people run them, at a tiny size."""
 
 import json
 import os
@@ -15,9 +15,9 @@ pytestmark = pytest.mark.skipif(find_spec("torchvision") is None, reason="torchv
 TINY = ("--crop", "33", "--batch", "2", "--steps", "1")
 
 
-def run(script, *words):
+def run(script, *words, tiny=TINY):
     """The table and the JSON line that a script prints."""
-    command = [sys.executable, REPOSITORY / "benchmarks" / script, *TINY, *words]
+    command = [sys.executable, REPOSITORY / "benchmarks" / script, *tiny, *words]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
@@ -69,3 +69,31 @@ def test_train_gpu_names_a_missing_device():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("device is 'cuda:99'")
+
+
+@pytest.mark.slow
+def test_inference_compares_time_and_memory():
+    pytest.importorskip("onnxruntime")
+    tiny = (
+        "--backbone",
+        "resnet50",
+        "--size",
+        "64",
+        "96",
+        "--matrix",
+        "256",
+        "--frames",
+        "1",
+        "--output-strides",
+        "16",
+    )
+    table, found = run("inference.py", "--precisions", "float32", tiny=tiny)
+    assert all(
+        f"stride 16, float32, {way} " in table
+        for way in ("ours", "ours, folded", "ours, onnx", "ours, pt2", "torchvision", "smp")
+    )
+    assert_is_documented_form(found)
+    assert [row["unit"] for row in found["rows"]] == ["ms a frame", "MiB at the peak"] * 4
+    for row in found["rows"]:
+        key = "ms" if row["unit"] == "ms a frame" else "mib"
+        assert row["peer"] == min(row["details"][peer][key] for peer in ("torchvision", "smp"))

@@ -7,12 +7,16 @@ import torch
 
 from deeplabv3.cli import main
 from deeplabv3.config import ModelConfig
+from deeplabv3.deployment.parity import pixels
 from deeplabv3.model.exported import ExportedModel, read_exported
 from deeplabv3.prediction.segmenter import DeepLabV3
 
 
 def with_statistics(model):
-    """Batch norms that change what they see, as those of a trained network do."""
+    """Batch norms that change what they see, and logits of some units, as in a trained network.
+
+    Logits of thousands, as a deep network of random weights has, would make rounding visible in probabilities.
+    """
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -23,7 +27,11 @@ def with_statistics(model):
                 (module.bias.data, -0.2, 0.2),
             ):
                 value.uniform_(low, high, generator=generator)
-    return model.eval()
+    with torch.no_grad():
+        scale = 4 / model.eval().grid_logits(pixels(1, 65, 97, seed=0)).std()
+        for value in model.classifier.parameters():
+            value.mul_(scale)
+    return model
 
 
 @pytest.fixture(scope="session")
