@@ -110,8 +110,8 @@ class DeepLabV3(nn.Module):
 
     def _features(self, image: Tensor) -> Features:
         self._check(image)
-        x = (image.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std  # (N, 3, H, W)
-        return self.backbone.features(x)
+        # Without a name of their own, normalised pixels are free once the first convolution has seen them.
+        return self.backbone.features((image.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std)
 
     def _grid_logits(self, features: Features) -> Tensor:
         x = self.aspp(features.last)  # (N, C, ceil(H / S), ceil(W / S))

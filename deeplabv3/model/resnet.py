@@ -224,7 +224,8 @@ class ResNet(nn.Module):
     def features(self, x: Tensor) -> Features:
         """`forward`, and what the network computes on the way."""
         x = self.stem(x) if self.is_deep else F.relu(self.bn1(self.conv1(x)), inplace=True)  # (N, width, H / 2, W / 2)
-        low_level = self._stage(self.layer1, self.maxpool(x))  # (N, C / 8, H / 4, W / 4)
+        x = self.maxpool(x)  # by this name, so that the large one before it is free while the stage runs
+        low_level = self._stage(self.layer1, x)  # (N, C / 8, H / 4, W / 4)
         auxiliary = self._stage(self.layer3, self._stage(self.layer2, low_level))  # (N, C / 2, h, w)
         return Features(low_level, auxiliary, self._stage(self.layer4, auxiliary))  # (N, C, H / S, W / S)
 
