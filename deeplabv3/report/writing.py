@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from typing import Any
 
 from deeplabv3.config import ReportConfig, TrainConfig
 from deeplabv3.data.frames import read_labels
