@@ -20,6 +20,7 @@ from deeplabv3.config import (
     PackConfig,
     PredictConfig,
     ReportConfig,
+    ServeConfig,
     StreetsConfig,
     SubmitConfig,
     TrainConfig,
@@ -259,6 +260,17 @@ def run_predict(config: PredictConfig) -> None:
     print(f"{len(overlays)} images: label ids, colour masks and overlays are in {config.out}, as in {overlays[0]}")
 
 
+def run_serve(config: ServeConfig) -> None:
+    """Serve until stopped."""
+    try:
+        from deeplabv3.serving.server import serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("deeplabv3"):
+            raise
+        raise InputError(f"{error.name} is not installed; it comes with: pip install 'deeplabv3[serve]'") from error
+    serve(config)
+
+
 def run_streets(config: StreetsConfig) -> None:
     """Draw streets, and say how to go on."""
     from deeplabv3.data.streets import write_streets
@@ -307,6 +319,7 @@ VERBS = {
     "import": Verb("another project's checkpoint as one of ours", ImportConfig, ("file",), run_import),
     "export": Verb("an .onnx or .pt2 file that runs elsewhere", ExportConfig, ("model", "out"), run_export),
     "predict": Verb("segment images: label ids, colour masks, overlays", PredictConfig, ("inputs",), run_predict),
+    "serve": Verb("segment images over HTTP, with a page to look at", ServeConfig, ("model",), run_serve),
 }
 
 

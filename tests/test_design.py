@@ -24,6 +24,7 @@ FLOORS = [
     {"training"},
     {"report", "deployment"},
     {"evaluation"},
+    {"serving"},
     {"prediction"},
     {"model"},
     {"data"},

@@ -19,6 +19,7 @@ from deeplabv3.config.inference import (
 from deeplabv3.config.losses import LossConfig
 from deeplabv3.config.model import BACKBONES, CONVS_OF_BLOCK, NUM_BLOCKS, RESNETS, ModelConfig
 from deeplabv3.config.packing import PackConfig, UnpackConfig
+from deeplabv3.config.serving import ServeConfig
 from deeplabv3.config.training import ORIGINAL_PHASES, Phase, TrainConfig
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Phase",
     "PredictConfig",
     "ReportConfig",
+    "ServeConfig",
     "StreetsConfig",
     "SubmitConfig",
     "TrainConfig",

@@ -61,6 +61,12 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         return as_shown(decode(file, FORMATS, max_pixels)[0])
 
 
+def decode_image(content: bytes, path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """`read_image` for a file that has been read; `path` is what errors call it."""
+    with one_error(path):
+        return as_shown(decode(io.BytesIO(content), FORMATS, max_pixels)[0])
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Height and width in pixels of an image as a viewer shows it, from its header alone.
 

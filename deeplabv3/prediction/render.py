@@ -95,6 +95,11 @@ def save_picture(path: Path, picture: Pixels) -> None:
     Raises:
         OutputError: It cannot be written.
     """
+    write_whole(path, png_of(picture))
+
+
+def png_of(picture: Pixels) -> bytes:
+    """RGB `(H, W, 3)` or single-channel `(H, W)` uint8 as the bytes of a PNG, which holds nothing but the pixels."""
     content = io.BytesIO()
     Image.fromarray(picture).save(content, "PNG")
-    write_whole(path, content.getvalue())
+    return content.getvalue()

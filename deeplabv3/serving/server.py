@@ -1,0 +1,111 @@
+"""Listening, starting and stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+
+import uvicorn
+
+from deeplabv3.config import ServeConfig
+from deeplabv3.errors import InputError
+from deeplabv3.prediction.segmenter import load
+from deeplabv3.serving.app import create_app
+from deeplabv3.serving.connections import MOST_HEADER_BYTES, Connection
+from deeplabv3.serving.guards import Guard, bracketed, read_token
+from deeplabv3.serving.service import Service
+
+KEEP_ALIVE_SECONDS = 5
+STOP_SECONDS = 6
+"""Requests in work have so long to end after a signal; then they are sent away."""
+
+
+def serve(config: ServeConfig) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Raises:
+        InputError: The model, the address or the token cannot be used.
+    """
+    token = read_token(config)
+    listener = bound(config)
+    model = load(config.model, output_stride=config.inference.output_stride, device=config.inference.device)
+    service = Service(config, model)
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn stops at both and then raises them again
+        signal.signal(number, lambda *_: None)
+    needs = ", with the token" if token else ""
+    address = f"http://{bracketed(config.host)}:{listener.getsockname()[1]}/"
+    print(f"{config.model} is served at {address}{needs}; Ctrl-C stops", flush=True)
+    server_of(service, token).run(sockets=[listener])
+    if service.is_at_work:  # the network cannot be stopped in the middle of an image, and nobody waits for it
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def server_of(service: Service, token: str | None) -> Server:
+    """A server that is ready to run.
+
+    Args:
+        service: What it serves.
+        token: What requests must carry, if anything.
+    """
+    settings = uvicorn.Config(
+        Guard(create_app(service), service.config, token, service.metrics),
+        http=Connection,
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS + 2,
+        h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+    )
+    return Server(settings, service)
+
+
+def bound(config: ServeConfig) -> socket.socket:
+    """A socket at the address, which does not listen yet.
+
+    Raises:
+        InputError: The address is taken, or not one of this machine's.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.port))
+    except OSError as error:
+        listener.close()
+        where = f"{config.host}, port {config.port}"
+        raise InputError(f"{where} cannot be listened at: {error.strerror}; choose another --port or --host") from error
+    return listener
+
+
+class Server(uvicorn.Server):
+    """A server that stops within seconds and leaves no request without an answer.
+
+    Args:
+        config: Of uvicorn.
+        service: What it serves.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Send new requests away at once, and those in work after `STOP_SECONDS`."""
+        self._service.stop()
+        asyncio.get_running_loop().call_later(STOP_SECONDS, self._give_up)
+        await super().shutdown(sockets)
+
+    def _give_up(self) -> None:
+        self._service.give_up()
+        for connection in list(self.server_state.connections):
+            assert isinstance(connection, Connection)
+            connection.give_up()
