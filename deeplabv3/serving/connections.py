@@ -9,7 +9,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
-from deeplabv3.serving.guards import answer, error_body
+from deeplabv3.serving.guards import HEADERS_TOO_LARGE, answer, error_body
 from deeplabv3.serving.refusals import RETRY_SECONDS, busy
 from deeplabv3.serving.service import Service
 
@@ -20,7 +20,6 @@ SURPLUS = 64
 """Connections beyond the limit that are told so; more are cut off without a word."""
 
 ANSWER_SECONDS = 120
-MOST_HEADER_BYTES = 2**14
 
 
 class Connection(H11Protocol):
@@ -74,8 +73,7 @@ class Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; the error that is being handled knows the status."""
         status = getattr(sys.exc_info()[1], "error_status_hint", 400)
-        texts = {431: f"the headers are too large; at most {MOST_HEADER_BYTES:,} bytes are read"}
-        self.refuse(status, texts.get(status, "the request is not HTTP as it should be; see /docs"))
+        self.refuse(status, {431: HEADERS_TOO_LARGE}.get(status, "the request is not HTTP as it should be; see /docs"))
 
     def refuse(self, status: int, text: str) -> None:
         """Answer a request that has not come as a whole, and close the connection."""

@@ -92,20 +92,12 @@ class Decoders:
     Args:
         config: Their number, and the largest image.
         metrics: Count the ones that died.
-        command: What they run.
-        wall_seconds: After so long without an answer one is ended.
     """
 
-    def __init__(
-        self,
-        config: ServeConfig,
-        metrics: Metrics,
-        command: Sequence[str] | None = None,
-        wall_seconds: float = WALL_SECONDS,
-    ) -> None:
+    def __init__(self, config: ServeConfig, metrics: Metrics) -> None:
         words = [str(config.max_pixels), str(CPU_SECONDS)]
-        self._command = command or [sys.executable, "-m", "deeplabv3.serving.decoding", *words]
-        self._metrics, self._wall_seconds = metrics, wall_seconds
+        self._command = [sys.executable, "-m", "deeplabv3.serving.decoding", *words]
+        self._metrics = metrics
         self._threads = ThreadPoolExecutor(config.num_decoders, "decoder")
         self._all = [Decoder(self._command) for _ in range(config.num_decoders)]
         self._free: asyncio.Queue[Decoder] = asyncio.Queue()
@@ -138,7 +130,7 @@ class Decoders:
             if not decoder.is_alive:
                 decoder = self._replace(decoder)
             work = loop.run_in_executor(self._threads, decoder.decode, content)
-            watchdog = loop.call_later(self._wall_seconds, decoder.kill)
+            watchdog = loop.call_later(WALL_SECONDS, decoder.kill)
             try:
                 return await work
             finally:

@@ -18,6 +18,8 @@ from deeplabv3.serving.refusals import Refusal
 
 TOKEN = "DEEPLABV3_TOKEN"
 LEAST_TOKEN_LETTERS = 16
+MOST_HEADER_BYTES = 2**14
+HEADERS_TOO_LARGE = f"the address and headers are too large; at most {MOST_HEADER_BYTES:,} bytes are read"
 
 PROTECTED = ("/segment", "/classes", "/metrics")
 """What needs the token; the rest is the page, the documentation and the sign of life, which tell nothing."""
@@ -103,13 +105,16 @@ class Guard:
             await self._app(scope, receive, send)
             return
         try:
-            self._require_allowed(Headers(scope=scope), scope["path"])
+            self._require_allowed(Headers(scope=scope), scope)
         except Refusal as refusal:
             await answer(send_guarded, refusal.status, refusal.text, refusal.headers)
             return
         await self._app(scope, receive, send_guarded)
 
-    def _require_allowed(self, headers: Headers, path: str) -> None:
+    def _require_allowed(self, headers: Headers, scope: Scope) -> None:
+        num_bytes = sum(len(name) + len(value) for name, value in headers.raw)
+        if num_bytes + len(scope["raw_path"]) + len(scope["query_string"]) > MOST_HEADER_BYTES:
+            raise Refusal(431, HEADERS_TOO_LARGE)
         host = headers.get("host", "").lower()
         name = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
         if name not in self._names:
@@ -119,7 +124,7 @@ class Guard:
             headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
         ):
             raise Refusal(403, "the request comes from a page of another origin; open the service's own page")
-        if self._token is not None and path in PROTECTED:
+        if self._token is not None and scope["path"] in PROTECTED:
             given = headers.get("authorization", "")
             wanted = f"Bearer {self._token}"
             if not hmac.compare_digest(given.encode(), wanted.encode()):

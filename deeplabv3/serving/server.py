@@ -14,8 +14,8 @@ from deeplabv3.config import ServeConfig
 from deeplabv3.errors import InputError
 from deeplabv3.prediction.segmenter import load
 from deeplabv3.serving.app import create_app
-from deeplabv3.serving.connections import MOST_HEADER_BYTES, Connection
-from deeplabv3.serving.guards import Guard, bracketed, read_token
+from deeplabv3.serving.connections import Connection
+from deeplabv3.serving.guards import MOST_HEADER_BYTES, Guard, bracketed, read_token
 from deeplabv3.serving.service import Service
 
 KEEP_ALIVE_SECONDS = 5

@@ -37,7 +37,9 @@ def visit(browser, served):
         page.on("console", lambda message: told.append(message.text))
         page.on("pageerror", lambda error: told.append(str(error)))
         address = f"http://127.0.0.1:{port}"
-        page.on("request", lambda request: request.url.startswith((address, "blob:")) or told.append(request.url))
+        page.on(
+            "request", lambda request: told.extend([request.url] * (not request.url.startswith((address, "blob:"))))
+        )
         page.goto(address + path)
         return page
 
