@@ -35,9 +35,6 @@ def serve(config: ServeConfig) -> None:
     service = Service(config, model)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn stops at both and then raises them again
         signal.signal(number, lambda *_: None)
-    needs = ", with the token" if token else ""
-    address = f"http://{bracketed(config.host)}:{listener.getsockname()[1]}/"
-    print(f"{config.model} is served at {address}{needs}; Ctrl-C stops", flush=True)
     server_of(service, token).run(sockets=[listener])
     if service.is_at_work:  # the network cannot be stopped in the middle of an image, and nobody waits for it
         sys.stdout.flush()
@@ -97,6 +94,13 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and only then say where."""
+        await super().startup(sockets)
+        config = self._service.config
+        port = self.servers[0].sockets[0].getsockname()[1]
+        print(f"{config.model} is served at http://{bracketed(config.host)}:{port}/; Ctrl-C stops", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Send new requests away at once, and those in work after `STOP_SECONDS`."""

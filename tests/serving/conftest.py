@@ -97,6 +97,7 @@ def running(config: ServeConfig, model: DeepLabV3, token: str | None = None):
 @pytest.fixture(scope="session")
 def model_path(tmp_path_factory) -> Path:
     """A network of few channels that has seen pictures, so that its masks have several classes."""
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     model = DeepLabV3(ModelConfig(backbone="resnet18", width=16, aspp_channels=8))
     batch = torch.from_numpy(np.stack([picture(seed=seed) for seed in range(4)])).permute(0, 3, 1, 2)
