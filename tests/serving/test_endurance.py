@@ -41,7 +41,7 @@ def test_ten_thousand_mixed_requests(model, model_path):
             for _ in range(10_000 // CLIENTS):
                 if rng.random() < 0.6:
                     content, mask = rng.choice(wanted)
-                    reply, kind, status = try_segment(served, content), "valid", 200
+                    reply, kind, status = when_admitted(served, content, found), "valid", 200
                     if reply is not None and reply.status == 200 and reply.body != mask:
                         found["another mask"] += 1
                 else:
@@ -51,8 +51,6 @@ def test_ten_thousand_mixed_requests(model, model_path):
                         found["internals told"] += 1
                 if reply is None:
                     found[f"{kind}: no answer"] += 1
-                elif reply.status == 503 and reply.headers.get("retry-after"):
-                    found[f"{kind}: sent away"] += 1
                 else:
                     found[f"{kind}: {'right' if reply.status == status else f'{reply.status} for {status}'}"] += 1
             peaks.append(Usage(child.pid).resident_bytes())
@@ -61,9 +59,20 @@ def test_ten_thousand_mixed_requests(model, model_path):
         assert child.poll() is None
         assert served.ask("GET", "/health").status == 200
     print(dict(found), f"memory {before / 1e6:.0f} MB, later at most {max(peaks) / 1e6:.0f} MB")
-    assert set(found) <= {"valid: right", "valid: sent away", "hostile: right", "hostile: sent away"}
+    del found["sent away and came again"]
+    assert set(found) == {"valid: right", "hostile: right"}
     assert found.total() == 10_000
-    assert found["valid: right"] >= 2000
+
+
+def when_admitted(served, content, found):
+    """The answer to an image that comes again, rather soon, as long as there is too much to do."""
+    while True:
+        reply = try_segment(served, content)
+        if reply is None or reply.status != 503:
+            return reply
+        assert reply.headers["retry-after"] == "1"
+        found["sent away and came again"] += 1
+        time.sleep(0.05)
 
 
 def soak(model_path, number):
