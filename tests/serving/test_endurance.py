@@ -164,6 +164,7 @@ def test_four_hundred_slow_clients(model_path):
                     reply = heard(connection)
                     statuses[reply.status if reply else None] += 1
                     still.remove(connection)
+                    connection.close()
 
         thread = threading.Thread(target=trickle)
         thread.start()
