@@ -12,7 +12,7 @@ import uvicorn
 
 from deeplabv3.config import ServeConfig
 from deeplabv3.errors import InputError
-from deeplabv3.prediction.segmenter import load
+from deeplabv3.prediction.segmenter import Exported, load
 from deeplabv3.serving.app import create_app
 from deeplabv3.serving.connections import Connection
 from deeplabv3.serving.guards import MOST_HEADER_BYTES, Guard, bracketed, read_token
@@ -30,12 +30,14 @@ def serve(config: ServeConfig) -> None:
         InputError: The model, the address or the token cannot be used.
     """
     token = read_token(config)
-    listener = bound(config)
-    model = load(config.model, output_stride=config.inference.output_stride, device=config.inference.device)
-    service = Service(config, model)
-    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn stops at both and then raises them again
-        signal.signal(number, lambda *_: None)
-    server_of(service, token).run(sockets=[listener])
+    with bound(config) as listener:  # first, since a model takes seconds
+        model = load(config.model, output_stride=config.inference.output_stride, device=config.inference.device)
+        if isinstance(model, Exported):
+            model.require(config.inference)
+        service = Service(config, model)
+        for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn stops at both and then raises them again
+            signal.signal(number, lambda *_: None)
+        server_of(service, token).run(sockets=[listener])
     if service.is_at_work:  # the network cannot be stopped in the middle of an image, and nobody waits for it
         sys.stdout.flush()
         os._exit(0)

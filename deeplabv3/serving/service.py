@@ -12,7 +12,7 @@ import torch
 from deeplabv3.config import ServeConfig
 from deeplabv3.data.images import Pixels
 from deeplabv3.prediction.predictor import predict_batch
-from deeplabv3.prediction.segmenter import DeepLabV3, Prediction
+from deeplabv3.prediction.segmenter import DeepLabV3, Exported, Prediction
 from deeplabv3.serving.batches import Batches
 from deeplabv3.serving.decoders import Decoders
 from deeplabv3.serving.metrics import Metrics
@@ -29,10 +29,10 @@ class Service:
 
     Args:
         config: Limits and inference.
-        model: On its device.
+        model: On its device, or an exported file.
     """
 
-    def __init__(self, config: ServeConfig, model: DeepLabV3) -> None:
+    def __init__(self, config: ServeConfig, model: DeepLabV3 | Exported) -> None:
         self.config, self.model, self.label_set = config, model, model.label_set
         self.metrics = Metrics()
         self.room = Room(UPLOADS * config.max_body_bytes)
@@ -102,9 +102,11 @@ class Service:
             Refusal: The image or what is wanted cannot be served.
         """
         wanted.train_ids(self.label_set)
+        probabilities = wanted.output == "probabilities"
+        if probabilities and isinstance(self.model, Exported) and self.model.output == "labels":
+            raise Refusal(422, "this service's model gives labels and no probabilities; ask for another output")
         with self.metrics.timed("decode", times):
             image = await self.decoders.decode(content)
-        probabilities = wanted.output == "probabilities"
         if probabilities and image.shape[0] * image.shape[1] > MAX_PROBABILITY_PIXELS:
             most = f"{MAX_PROBABILITY_PIXELS:,}"
             raise Refusal(413, f"probabilities are given of images of up to {most} pixels; make the image smaller")
@@ -118,5 +120,5 @@ class Service:
         if probabilities or len(images) == 1:
             return [self.model.predict(image, inference=inference, probabilities=probabilities) for image in images]
         pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)  # (N, 3, H, W)
-        labels = predict_batch(self.model, pixels.to(self.model.pixel_mean.device), inference).cpu().numpy()
+        labels = predict_batch(self.model, pixels.to(self.model.device), inference).cpu().numpy()
         return [Prediction(image, label, self.label_set) for image, label in zip(images, labels, strict=True)]
