@@ -225,7 +225,8 @@ def test_short_memory_is_told_by_who_meets_it(run, place, rank):
     ended = run(2, fault=fault(place, rank, 1, "memory"))
     assert ended["codes"] == ([2, 1] if rank == 0 else [1, 2])
     told, other = ended["err"][rank], ended["err"][1 - rank]
-    assert told.startswith("deeplabv3 train: error: the memory of cpu is too small for batch_size 2")
+    what = "batch_size 2 with crops of 32x48; " if place == "forward" else "a validation of 1 whole frames at once; "
+    assert told.startswith(f"deeplabv3 train: error: the memory of cpu is too small for {what}")
     assert told.count("\n") == 1
     assert other == (ENDED if rank else "")
 
