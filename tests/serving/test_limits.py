@@ -50,6 +50,7 @@ def test_images_of_clients_that_leave_before_are_not_segmented(serve):
         os.kill(process.pid, signal.SIGCONT)
         assert served.segment(IMAGE).status == 200
         assert served.service.metrics.batches._sum.get() == 1
+        assert served.service.metrics.requests.labels("499")._value.get() == 1
 
 
 @pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="this system does not tell a process's limits")
@@ -58,10 +59,10 @@ def test_decoder_limits(serve):
     with serve() as served:
         assert served.segment(IMAGE).status == 200
         pid = served.service.decoders._all[0]._process.pid
-        assert resource.prlimit(pid, resource.RLIMIT_AS)[0] < 1 << 30
+        assert 0 < resource.prlimit(pid, resource.RLIMIT_AS)[0] < 1 << 30  # -1 is no limit
         assert resource.prlimit(pid, resource.RLIMIT_FSIZE) == (0, 0)
         assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (64, 64)
-        assert resource.prlimit(pid, resource.RLIMIT_CPU)[0] < 30
+        assert 0 < resource.prlimit(pid, resource.RLIMIT_CPU)[0] < 30
 
 
 def test_decoder_limits_what_code_in_it_could_do():
