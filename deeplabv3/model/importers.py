@@ -30,6 +30,7 @@ from deeplabv3.model.checkpoint import differences
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.foreign import Foreign
 from deeplabv3.model.projects import DESCRIPTIONS, OTHERS, SIGNS, TABLES, UNUSED
+from deeplabv3.model.unpickling import shown
 
 NEXT = "give the weights of a whole network as its project builds it"
 
@@ -97,7 +98,7 @@ def recognise(foreign: Foreign) -> str:
         return "smp"
     seen = next((what for sign, what in OTHERS.items() if any(name.startswith(sign) for name in names)), None)
     if seen is None:
-        seen = f"of no known project: its names begin with {', '.join(list(names)[:3])}"
+        seen = f"of no known project: its names begin with {', '.join(map(shown, list(names)[:3]))}"
     raise CheckpointError(
         f"{foreign.path} is {seen}; DeepLab V3 of torchvision, mmsegmentation, VainF, segmentation_models.pytorch and "
         "the original repository can be imported"
@@ -230,7 +231,7 @@ def _backbone(tensors: Mapping[str, Tensor], foreign: Foreign) -> str:
     seen = f"a backbone whose stages have {', '.join(map(str, depths))} blocks"
     if not any(depths):
         theirs = [name for name in foreign.tensors if name.startswith(("backbone.", "encoder."))]
-        some = f", but with {', '.join(theirs[:2])} and so on" if theirs else ""
+        some = f", but with {', '.join(map(shown, theirs[:2]))} and so on" if theirs else ""
         seen = f"a backbone without the stages of a ResNet{some}"
     raise CheckpointError(
         f"{foreign.path} has {seen}; known are {', '.join(NUM_BLOCKS)} and mobilenet_v3_large: give a checkpoint with "
