@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-all check format golden clean
+.PHONY: install demo test test-all mutants check format golden clean
 
 install: $(INSTALLED)
 
@@ -24,6 +24,10 @@ test: check
 
 test-all: check
 	$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'slow or not slow'
+
+# Every fault that can be put into the guards, one at a time: an hour or more. test-all tries a sample of them.
+mutants: $(INSTALLED)
+	$(BIN)/python -m tests.mutants
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -33,7 +33,6 @@ class Header(NamedTuple):
         bits: Of one value of a pixel: 1, 2, 4, 8 or 16.
         color: The colour type: `GREY`, `RGB`, `PALETTE`, 4 (grey with alpha) or 6 (RGBA).
         interlaced: Whether the rows come in seven passes.
-        exif_after_pixels: Whether there is EXIF data that only who reads the whole file sees.
     """
 
     width: int
@@ -41,7 +40,6 @@ class Header(NamedTuple):
     bits: int
     color: int
     interlaced: bool
-    exif_after_pixels: bool = False
 
 
 def require_whole(file: BinaryIO) -> Header:
@@ -55,7 +53,7 @@ def require_whole(file: BinaryIO) -> Header:
     if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
         raise Unsound("damaged", "it does not begin as a PNG does; copy or download it anew")
     header: Header | None = None
-    other_bytes, seen_pixels = 0, False
+    other_bytes = 0
     for number, (name, length, data) in enumerate(_chunks(file)):
         checksum = zlib.crc32(name)
         other_bytes += 0 if name in _PIXELS else length
@@ -71,9 +69,6 @@ def require_whole(file: BinaryIO) -> Header:
             raise Unsound("checksum", text)
         if header is None:
             header = _header(name, first)
-        if name == b"eXIf" and seen_pixels:
-            header = header._replace(exif_after_pixels=True)
-        seen_pixels = seen_pixels or name == b"IDAT"
         if name == b"IEND":
             return header
     raise truncated(file)
@@ -85,7 +80,7 @@ def require_rows(file: BinaryIO, header: Header) -> None:
     Raises:
         Unsound: There are fewer than its header says, or they are wrongly packed.
     """
-    width, height, bits, color, interlaced, _ = header
+    width, height, bits, color, interlaced = header
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
     sizes = [(-((x - width) // dx), -((y - height) // dy)) for x, y, dx, dy in passes]
     wanted = sum(rows * (1 + -(-columns * bits * _CHANNELS[color] // 8)) for columns, rows in sizes if columns > 0)
