@@ -41,7 +41,7 @@ NEEDED = 0.9
 
 _PICTURES = ("tests/data/test_guards.py", "tests/data/test_images.py", "tests/data/test_checking.py")
 _CHECK = ("tests/data/test_checking.py",)
-_PICKLES = ("tests/model/test_unpickling.py", "tests/model/test_foreign.py",
+_PICKLES = ("tests/model/test_guards.py", "tests/model/test_unpickling.py", "tests/model/test_foreign.py",
             "tests/model/test_hostile.py")  # fmt: skip
 GUARDS = {  # a module and the tests of it
     "deeplabv3/data/pngs.py": _PICTURES,
@@ -138,9 +138,11 @@ def in_a_process(copy: Path, files: list[str], plugin: Any, seconds: float) -> i
         finally:
             traceback.print_exc()
             os._exit(_BROKEN)
-    _, status = os.waitpid(child, 0)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)  # what its tests have left
+    try:
+        _, status = os.waitpid(child, 0)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # what its tests have left, or all of it after Ctrl-C
     code = os.waitstatus_to_exitcode(status)
     if code == _BROKEN:
         raise RuntimeError((copy / "log").read_text())

@@ -317,6 +317,11 @@ def test_file_is_looked_at_before_it_is_decoded(content, wanted):
     assert reason(open_header, content) == reason(decode, content, FORMATS, 2**25) == wanted
 
 
+def test_huge_png_is_refused_in_our_words_and_not_in_pillows():
+    with pytest.raises(Unsound, match=r"it has 400,000,000 pixels \(20,000x20,000, height x width\); at most 24 are"):
+        decode(io.BytesIO(PNG + header(20_000, 20_000) + END), FORMATS, 24)
+
+
 def test_jpeg_with_many_scans_is_not_decoded():
     content = saved(np.zeros((8, 8, 3), np.uint8), "JPEG", progressive=True)
     scan = content[content.rindex(b"\xff\xda") : -2]

@@ -175,7 +175,7 @@ def refusal(names: list[str]) -> str:
     layers = [name for name in names if name.startswith("torch.nn.")]
     if layers:
         return (
-            f"is a whole pickled model (of {shown(first)}), which only its own program can read; there, save "
+            f"is a whole pickled model (of {shown(layers[0])}), which only its own program can read; there, save "
             "torch.save(model.state_dict(), path)"
         )
     return (
