@@ -55,9 +55,10 @@ GUARDS = {  # a module and the tests of it
     "deeplabv3/data/workers.py": ("tests/data/test_workers.py",),
     **{f"deeplabv3/model/unpickling/{name}.py": _PICKLES
        for name in ("__init__", "containers", "contents", "convert", "instructions", "limits", "pickles")},
-    "deeplabv3/model/checkpoint.py": ("tests/model/test_checkpoint.py",),
-    "deeplabv3/files.py": ("tests/model/test_checkpoint.py", "tests/data/test_packing.py"),
-    "deeplabv3/training/step.py": ("tests/training/test_step.py",),
+    "deeplabv3/model/checkpoint.py": ("tests/model/test_checkpoint.py", "tests/model/test_integrity.py"),
+    "deeplabv3/files.py": ("tests/test_files.py", "tests/data/test_packing.py"),
+    "deeplabv3/training/position.py": ("tests/training/test_restoring.py", "tests/training/test_controls.py"),
+    "deeplabv3/training/step.py": ("tests/training/test_step.py", "tests/training/test_numbers.py"),
 }  # fmt: skip
 
 _BROKEN = 99  # exit code of a process that failed by itself
