@@ -19,7 +19,7 @@ COLUMNS = ("epoch", "step", "learning_rate", "train_loss", "val_loss", "miou")
 
 _NEEDED = ("learning_rate", "train_loss")
 _NUMBERS = (*_NEEDED, "val_loss", "miou", "unaveraged_miou", "images_per_second", "waiting_share", "num_overflowed")
-_MOST = 2**53
+_MOST_STEPS, _LARGEST = 2**53, 1e300  # of any number a float can be made
 
 History = Sequence[Mapping[str, Any]]
 """One entry an epoch, as `log.jsonl` has them; None where an epoch was not validated."""
@@ -36,13 +36,13 @@ def require_history(history: Any) -> None:
     last = 0
     for place, entry in enumerate(history, 1):
         step, class_iou = entry.get("step"), entry.get("class_iou")
-        if entry.get("epoch") != place or type(step) is not int or not last < step <= _MOST:
+        if entry.get("epoch") != place or type(step) is not int or not last < step <= _MOST_STEPS:
             seen = f"epoch {short(entry.get('epoch'))} and step {short(step)}"
             raise InputError(f"history has {seen} as entry {place}; epochs and steps go up from 1")
         values = [(name, entry.get(name)) for name in _NUMBERS]
         values += class_iou.items() if isinstance(class_iou, dict) else [("class_iou", class_iou)]
         for name, value in values:
-            ok = value is None or (type(value) in (int, float) and abs(value) <= _MOST)
+            ok = value is None or (type(value) in (int, float) and abs(value) <= _LARGEST)
             if not ok or (value is None and name in _NEEDED):
                 raise InputError(f"history has {short(value)} as {name} of epoch {place}; it is a number")
         last = step

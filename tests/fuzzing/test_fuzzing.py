@@ -40,7 +40,7 @@ def targets():
 
 
 def test_some_damaged_files_of_every_kind(tmp_path):
-    fuzzed(0, "trials", 12, tmp_path)
+    fuzzed(0, "trials", 6, tmp_path)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import lzma
+from functools import cache
 from pathlib import Path
 
 import safetensors.torch
@@ -18,6 +19,7 @@ def forged(tensors, record):
     return safetensors.torch.save(tensors, metadata)
 
 
+@cache
 def written(name):
     """The bytes of a checkpoint that an earlier state of this repository wrote."""
     return lzma.decompress((WRITTEN / f"{name}.safetensors.xz").read_bytes())

@@ -6,6 +6,7 @@ import random
 import re
 import resource
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -226,7 +227,9 @@ def test_network_of_another_type_is_not_saved(tmp_path, tiny_config):
 def bytes_taken(work):
     """The most memory that a function takes, in a process of its own, whose peak is not that of all tests before."""
     receiver, sender = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the child does not use
+        child = os.fork()
     if child == 0:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         work()

@@ -27,7 +27,7 @@ each = pytest.mark.parametrize("name", TENSORS)
 def begun(name, train_config):
     """The folder of a run that an earlier state left, and how it is gone on with."""
     options = {"average_decay": 0.9, "precision": "float16"} if name == "present" else {}
-    config = replace(train_config, resume=True, **options)
+    config = replace(train_config, resume=True, phases=train_config.phases[:1], **options)
     paths = RunPaths(config)
     paths.checkpoint_dir.mkdir(parents=True)
     paths.last.write_bytes(written(name))
@@ -39,13 +39,9 @@ def test_the_files():
 
 
 @each
-def test_tensors_are_equal(begun, name):
-    assert digest(read_checkpoint(begun[1].last).tensors, "") == TENSORS[name]
-
-
-@each
-def test_model_has_the_stored_weights(begun):
+def test_tensors_are_equal_and_the_model_has_them(begun, name):
     checkpoint = read_checkpoint(begun[1].last)
+    assert digest(checkpoint.tensors, "") == TENSORS[name]
     model, label_set = model_from(checkpoint)
     part = checkpoint.part("average/") or checkpoint.part("model/")
     assert digest(model.state_dict(), "") == digest(part, "")
@@ -71,7 +67,7 @@ def test_run_goes_on(begun, capsys, name):
     before = read_checkpoint(paths.last).record["position"]["history"]
     history = train(config)
     assert history[: len(before)] == before
-    assert [entry["epoch"] for entry in history] == [1, 2, 3, 4]
+    assert [entry["epoch"] for entry in history] == [1, 2, 3]
     assert ("an epoch of unknown images ->" in capsys.readouterr().err) == (name == "first")
 
 
