@@ -94,6 +94,8 @@ def _alternatives(node: ast.AST, *, is_limit: bool) -> Iterator[ast.AST]:
             yield ast.Constant(value + 1)
             if is_limit:
                 yield ast.Constant(value - 1)
+        case ast.AugAssign(value=value) if _is_text(value):
+            return  # a part of a message
         case ast.Raise() | ast.Continue() | ast.Break() | ast.AugAssign() | ast.Expr(ast.Call()):
             yield ast.Pass()
         case ast.Return(ast.Tuple([first, second])):

@@ -131,16 +131,13 @@ def _walk(root: Path, depth: int) -> Iterator[tuple[Path, Fault | None]]:
         path = root / item.name
         if item.name.startswith("."):
             continue
-        frames_name = path.suffix.lower() in SUFFIXES and (_IMAGE_NAME.fullmatch(path.name) or _is_label(path.name))
+        frames_name = path.suffix.lower() in SUFFIXES and (
+            _IMAGE_NAME.fullmatch(path.name) or _LABEL_NAME.fullmatch(path.name)
+        )
         if frames_name or not item.is_dir():
             yield path, None
         elif depth > 0 and (depth == _DEPTH or not item.is_symlink()):  # the reader follows links to cities alone
             yield from _walk(path, depth - 1)
-
-
-def _is_label(name: str) -> bool:
-    match = _LABEL_NAME.fullmatch(name)
-    return match is not None and _kind(match[3]) not in _OTHER_KINDS
 
 
 def _of_images(path: Path) -> Entry | None:

@@ -15,7 +15,7 @@ from deeplabv3.data.headers import grey_levels, require_decodable, require_few_s
 from deeplabv3.data.images import read_image
 from deeplabv3.data.pngs import Header, require_rows, require_whole
 from deeplabv3.errors import DatasetError
-from tests.data.pictures import PNG, bmp, chunk, exif, png, saved, tiff, tiff_of
+from tests.data.pictures import ADAM7, PNG, bmp, chunk, exif, png, saved, tiff, tiff_of
 
 VALUES = np.arange(24, dtype=np.uint8).reshape(4, 6)
 SCAN = b"\xff\xda\0\2"
@@ -101,6 +101,17 @@ def test_bytes_of_rows_are_counted(size, bits, color, interlaced):
         require_rows(io.BytesIO(png(values, bits, color, interlaced=interlaced, rows=rows[:-1])), wanted)
 
 
+def test_bytes_of_every_pass_are_counted():
+    """In all sizes up to one at which every pass has columns and rows."""
+    for height, width in np.ndindex(17, 17):
+        size = (height + 1, width + 1)
+        content = png(np.zeros(size, int), 8, 0, interlaced=True, rows=b"")
+        num_bytes = sum(rows * (columns + 1) for x, y, dx, dy in ADAM7
+                        if (columns := len(range(x, size[1], dx))) * (rows := len(range(y, size[0], dy))))  # fmt: skip
+        with pytest.raises(Unsound, match=f"it holds 0 bytes of pixels and should hold {num_bytes};"):
+            require_rows(io.BytesIO(content), Header(size[1], size[0], 8, 0, True))
+
+
 @pytest.mark.parametrize("missing", [0, 1, 2**20, 2**20 + 1])
 def test_bytes_of_many_rows_are_counted(missing):
     """More than are unpacked at a time; rows of one value are packed so well that the last ones come out late."""
@@ -159,6 +170,7 @@ def jpeg_start(*parts):
         (jpeg_start((b"\xff" + COMMENT) * 1000), ""),
         (jpeg_start(bytes(2**16)), ""),
         (jpeg_start(bytes(2**16 + 1)), "damaged"),
+        (jpeg_start(bytes(2**16), COMMENT, SCAN), ""),
         (jpeg_start(b"\xff\0" * 2**16), ""),
         (jpeg_start(b"\xff\0" * (2**16 + 1)), "damaged"),
         (jpeg_start(b"\xff"), ""),

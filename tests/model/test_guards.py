@@ -236,6 +236,13 @@ def test_archive_is_all_of_its_file(place):
         assert "is cut off after" in looked_through(content[:-1])
 
 
+def test_end_of_an_archive_may_be_all_that_there_is():
+    end = containers.ZIP_END + bytes(18)
+    assert why(containers.require_zip_end, io.BytesIO(end), 22) == ""
+    assert "bytes after the end" in why(containers.require_zip_end, io.BytesIO(end + b"a"), 23)
+    assert "is cut off after 21 bytes" in why(containers.require_zip_end, io.BytesIO(end[:-1]), 21)
+
+
 def test_entries_do_not_reach_into_each_other():
     content = archive({"data.pkl": hostile.state(), "data/0": hostile.FLOATS})
     file = io.BytesIO(content)
@@ -244,6 +251,9 @@ def test_entries_do_not_reach_into_each_other():
         end = found.start_dir
         assert why(containers.require_separate_entries, file, [second, first], end) == ""
         assert "overlaps its table" in why(containers.require_separate_entries, file, [first, second], end - 1)
+        first.header_offset = 1
+        assert "overlaps another" in why(containers.require_separate_entries, file, [first], end)
+        first.header_offset = 0
         second.header_offset -= 1
         assert "overlaps another" in why(containers.require_separate_entries, file, [first, second], end)
 
@@ -286,7 +296,7 @@ if sys.argv[1] == "low":
     resource.setrlimit(resource.RLIMIT_NOFILE, (40, 50))
     resource.setrlimit(resource.RLIMIT_CPU, (9, 9))
 pages = int(Path("/proc/self/statm").read_text().split()[0])
-set_limits(1000, 30)
+set_limits(100 << 20, 30)
 found = {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in "CORE CPU FSIZE NOFILE AS".split()}
 in_use = pages * resource.getpagesize()
 print(json.dumps([found["CORE"], found["CPU"], found["FSIZE"], found["NOFILE"], found["AS"][0] - in_use]))
@@ -301,9 +311,9 @@ def test_limits_are_those_of_the_file(hard):
     core, cpu, size, handles, room = json.loads(found)
     assert core == [0, 0]
     assert cpu in ([[31, 32], [32, 33]] if hard == "high" else [[9, 9]])  # it has computed for a second at most
-    assert size == [2 * 1000 + (16 << 20)] * 2
+    assert size == [(2 * 100 + 16) << 20] * 2
     assert handles == ([64, 64] if hard == "high" else [50, 50])
-    assert 0 <= room - (5 * 1000 + (256 << 20)) <= 8 << 20  # what it needed more until the limit was set
+    assert 0 <= room - ((5 * 100 + 256) << 20) <= 8 << 20  # what it needed more until the limit was set
 
 
 GUARDED = """

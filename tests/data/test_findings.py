@@ -1,0 +1,201 @@
+"""What a check says of single cases, each of them the nearest to its neighbour that is told otherwise."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from deeplabv3.data.checking import check_dataset
+from deeplabv3.data.labels import CITYSCAPES
+from tests.data.planting import SIZE, Tree, save
+
+
+@pytest.fixture
+def tree(tmp_path, rng):
+    return Tree(tmp_path, rng)
+
+
+def texts(tree):
+    """The text of each finding, by path below the data set and reason."""
+    findings = check_dataset(tree.root, ("train", "val"), CITYSCAPES, num_workers=0).findings
+    return {(finding.path.relative_to(tree.root).as_posix(), finding.reason): finding.text for finding in findings}
+
+
+def said_of(tree, path, reason):
+    """The text of the one finding that there is."""
+    tree.expect(path, reason)
+    found = texts(tree)
+    assert found.keys() == tree.expected
+    return found[path.relative_to(tree.root).as_posix(), reason]
+
+
+@pytest.mark.parametrize(
+    ("value", "is_known"), [(33, True), (34, False), (999, False), (1000, True), (33_999, True), (34_000, False)]
+)
+def test_instance_is_a_label_id_times_a_thousand(tree, value, is_known):
+    path = tree.instances[tree.frames[0]]
+    save(np.full(SIZE, value, np.uint16), path)
+    if is_known:
+        assert tree.found() == set()
+    else:
+        seen = 34 if value > 999 else value
+        assert said_of(tree, path, "unknown-id").startswith(f"it holds {seen}, which is not among the label ids of ")
+
+
+def test_unknown_values_are_said_in_the_plural(tree):
+    label = tree.label_ids()
+    label[3, :2] = (34, 40)
+    save(label, path := tree.labels[tree.frames[0]])
+    assert said_of(tree, path, "unknown-id").startswith("it holds 34, 40, which are not among the label ids of ")
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_sizes_are_compared_with_the_first_that_is_known(tree, is_whole):
+    frame = tree.frames[0]
+    save(np.full((3, 5), 26003, np.uint16), tree.instances[frame])
+    if not is_whole:
+        tree.images[frame].write_bytes(b"")
+        tree.expect(tree.images[frame], "empty-file")
+    first = "image" if is_whole else "label"
+    text = said_of(tree, tree.instances[frame], "size-differs")
+    assert text.startswith(f"it is 3x5 and its {first} 16x24 (height x width); ")
+
+
+def test_files_that_cannot_be_read_are_not_the_same_picture(tree):
+    for frame in (tree.frames[0], tree.frames[-1]):
+        tree.images[frame].write_bytes(b"")
+        tree.expect(tree.images[frame], "empty-file")
+    assert tree.found() == tree.expected
+
+
+def test_same_picture_within_a_split_is_no_defect(tree):
+    for split in ("train", "val"):
+        pixels = tree.pixels()
+        for frame in (frame for frame in tree.frames if frame[0] == split):
+            tree.images[frame].unlink()
+            save(pixels, tree.images[frame].with_suffix(".png"))
+    assert tree.found() == set()
+
+
+def test_label_without_an_image_is_looked_at_all_the_same(tree):
+    frame = tree.take()
+    tree.images[frame].unlink()
+    tree.labels[frame].write_bytes(b"")
+    tree.expect(tree.labels[frame], "no-image")
+    tree.expect(tree.labels[frame], "empty-file")
+    assert tree.found() == tree.expected
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_second_label_of_a_frame_in_another_split_is_one_without_an_image(tree, split):
+    other = {"train": "val", "val": "train"}[split]
+    path = tree.labels[tree.take(split)]
+    target = tree.root / path.relative_to(tree.root).as_posix().replace(f"/{split}/", f"/{other}/")
+    target.parent.mkdir(exist_ok=True)
+    shutil.copy(path, target)
+    assert "there is no leftImg8bit" in said_of(tree, target, "no-image")
+
+
+@pytest.mark.parametrize("suffix", ["", ".gif", ".ppm"])
+def test_image_of_another_ending_is_named_as_it_is(tree, suffix):
+    path = tree.images[tree.take()]
+    path = path.rename(path.with_suffix(suffix))
+    text = said_of(tree, path, "bad-name")
+    assert text.startswith(f"the ending is {suffix or 'missing'}; read are .png, .jpg, ")
+
+
+@pytest.mark.parametrize("suffix", ["", ".jpg"])
+def test_label_of_another_ending_is_named_as_it_is(tree, suffix):
+    path = tree.labels[tree.take()]
+    path = path.rename(path.with_suffix(suffix))
+    assert said_of(tree, path, "bad-name").startswith(f"the ending is {suffix or 'missing'}; a label is a .png: ")
+
+
+@pytest.mark.parametrize("name", ["README", "notes.txt", "a.json", "._a_leftImg8bit.png", ".hidden/a_leftImg8bit.png"])
+def test_other_things_are_passed_over(tree, name):
+    for folder in (tree.images[tree.frames[0]].parent, tree.labels[tree.frames[0]].parent):
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("not looked at")
+    assert tree.found() == set()
+
+
+@pytest.mark.parametrize("folder", ["images", "labels"])
+@pytest.mark.parametrize("suffix", [".gif", ".tga", ".JPG"])
+def test_picture_of_any_other_name_is_told(tree, folder, suffix):
+    path = getattr(tree, folder)[tree.frames[0]].with_name(f"other{suffix}")
+    path.write_bytes(b"GIF89a")
+    found = texts(tree)
+    assert found.keys() >= {(path.relative_to(tree.root).as_posix(), "bad-name")}
+
+
+@pytest.mark.parametrize(("depth", "is_found"), [(2, True), (4, True), (5, False)])
+def test_misplaced_file_is_found_four_folders_down(tree, depth, is_found):
+    path = tree.labels[tree.take()]
+    folder = path.parent.parent.joinpath(*"abcde"[:depth])
+    folder.mkdir(parents=True)
+    path = path.rename(folder / path.name)
+    if is_found:
+        assert said_of(tree, path, "misplaced").startswith(
+            "lies too deep below gtFine/train; expected is gtFine/train/"
+        )
+    else:
+        assert [reason for _, reason in tree.found()] == ["no-label"]
+
+
+def test_links_are_followed_to_cities_alone(tree, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    path = tree.labels[tree.take()]
+    path.rename(elsewhere / path.name)
+    (path.parent / "more").symlink_to(elsewhere)
+    assert [reason for _, reason in tree.found()] == ["no-label"]
+
+
+def test_file_without_a_city_is_told_where_it_lies(tree):
+    path = tree.images[tree.take()]
+    path = path.rename(path.parent.parent / path.name)
+    assert said_of(tree, path, "misplaced").startswith("lies directly in leftImg8bit/train; expected is ")
+
+
+def test_city_is_the_longest_that_a_name_begins_with(tree):
+    """A frame of aachen_east may lie in aachen's folder only if there is no such city."""
+    frame = tree.take()
+    name = frame[1].replace(frame[1].split("_")[0], "aachen_east")
+    for files in (tree.images, tree.labels, tree.instances):
+        path = files[frame]
+        target = path.parents[1] / "aachen_east" / path.name.replace(frame[1], name)
+        target.parent.mkdir(exist_ok=True)
+        files[frame] = path.rename(target)
+    assert tree.found() == set()
+    path = tree.labels[frame]
+    path = path.rename(path.parents[1] / "bochum" / path.name)
+    assert said_of(tree, path, "misplaced") == (
+        "the name begins with aachen_east and the folder is bochum; move it to aachen_east/"
+    )
+
+
+def test_of_two_files_of_a_frame_that_is_named_which_is_not_read(tree):
+    frame = tree.take()
+    path = tree.images[frame]
+    path.unlink()
+    for suffix in (".bmp", ".webp"):
+        save(tree.pixels(), path.with_suffix(suffix))
+    text = said_of(tree, path.with_suffix(".bmp"), "frame-twice")
+    assert text.startswith(f"the frame is there as {path.with_suffix('.webp').name} in ")
+
+
+def test_label_of_train_ids_serves_where_there_are_no_ids(tree):
+    path = tree.labels[tree.take()]
+    label = np.array([CITYSCAPES.train_id_of_id[value] for value in tree.label_ids().ravel()], np.uint8).reshape(SIZE)
+    save(label, path.with_name(path.name.replace("labelIds", "labelTrainIds")))
+    assert tree.found() == set()
+    path.unlink()
+    assert tree.found() == set()
+
+
+@pytest.mark.parametrize("kind", ["color", "polygons", "instanceTrainIds"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".json"])
+def test_files_that_nothing_reads_may_be_anything(tree, kind, suffix):
+    path = tree.labels[tree.frames[0]]
+    path.with_name(path.name.replace("labelIds.png", f"{kind}{suffix}")).write_bytes(b"")
+    assert tree.found() == set()
