@@ -30,7 +30,8 @@ def said_of(tree, path, reason):
 
 
 @pytest.mark.parametrize(
-    ("value", "is_known"), [(33, True), (34, False), (999, False), (1000, True), (33_999, True), (34_000, False)]
+    ("value", "is_known"),
+    [(33, True), (34, False), (256, False), (999, False), (1000, True), (33_999, True), (34_000, False)],
 )
 def test_instance_is_a_label_id_times_a_thousand(tree, value, is_known):
     path = tree.instances[tree.frames[0]]
@@ -172,6 +173,15 @@ def test_city_is_the_longest_that_a_name_begins_with(tree):
     assert said_of(tree, path, "misplaced") == (
         "the name begins with aachen_east and the folder is bochum; move it to aachen_east/"
     )
+
+
+def test_files_of_a_frame_lie_in_one_city_whatever_they_are_called(tree):
+    frame = tree.take()
+    for files, city in ((tree.images, "aachen"), (tree.labels, "bochum"), (tree.instances, "aachen")):
+        path = files[frame]
+        files[frame] = path.rename(path.parents[1] / city / path.name.replace(frame[1], "scene_1"))
+    text = said_of(tree, tree.labels[frame], "misplaced")
+    assert text == "its image lies in the folder aachen; move it to aachen/"
 
 
 def test_of_two_files_of_a_frame_that_is_named_which_is_not_read(tree):
