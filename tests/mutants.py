@@ -52,7 +52,7 @@ GUARDS = {  # a module and the tests of it
     "deeplabv3/data/checking.py": _CHECK,
     "deeplabv3/data/surveying.py": _CHECK,
     "deeplabv3/data/verifying.py": ("tests/data/test_packing.py",),
-    "deeplabv3/data/workers.py": ("tests/data/test_workers.py",),
+    "deeplabv3/data/workers.py": ("tests/data/test_watching.py", "tests/data/test_workers.py"),
     **{f"deeplabv3/model/unpickling/{name}.py": _PICKLES
        for name in ("__init__", "containers", "contents", "convert", "instructions", "limits", "pickles")},
     "deeplabv3/model/checkpoint.py": ("tests/model/test_checkpoint.py", "tests/model/test_integrity.py"),
@@ -192,7 +192,7 @@ def is_noticed(copy: Path, fault: Fault, reach: dict[str, dict[str, Reach]]) -> 
     whole = path.read_text()
     path.write_text(fault.source)
     try:
-        seconds = 15 + 5 * sum(all_tests[test].seconds for test in tests)
+        seconds = 15 + 2 * sum(all_tests[test].seconds for test in tests)
         files = sorted({test.split("::")[0] for test in tests})
         return bool(tests) and in_a_process(copy, files, Choice(tests), seconds) not in (0, 5)  # 5: none was run
     finally:

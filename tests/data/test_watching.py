@@ -1,0 +1,124 @@
+"""What is noted of processes that read, how they are started, and what is said of their ends."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+import torch
+
+from deeplabv3.data import workers
+from deeplabv3.data.workers import WatchedDataset, default_num_workers, num_prefetched, read_by_workers
+from deeplabv3.errors import DatasetError
+
+
+class Source:
+    """Does something at each key, before or after it has noted it."""
+
+    def __init__(self, act, is_noted=True):
+        self.act, self.is_noted = act, is_noted
+
+    def read(self, key, note):
+        if self.is_noted:
+            note(key)
+        return self.act()
+
+    def name_of(self, place):
+        return f"frame {place}"
+
+
+@pytest.mark.parametrize(("num_workers", "wanted"), [(0, 0), (1, 8), (2, 8), (3, 6), (4, 8), (5, 10), (8, 16)])
+def test_enough_is_made_ahead_for_the_slow_ones(num_workers, wanted):
+    assert num_prefetched(num_workers) == wanted
+
+
+@pytest.mark.parametrize(("cores", "wanted"), [(None, 1), (4, 4), (8, 8), (16, 8)])
+def test_readers_pay_beside_an_accelerator(monkeypatch, cores, wanted):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert default_num_workers("cuda") == wanted
+    assert default_num_workers("cpu") == 0
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_what_is_read_is_noted_until_it_is_there(num_workers):
+    watched: WatchedDataset = WatchedDataset(Source(lambda: watched.being_read()), num_workers)
+    for key in (0, 1, 5):
+        assert watched[key] == {os.getpid(): f"frame {key}"}
+        assert watched.being_read() == {}
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_memory_that_runs_out_is_told_with_what_was_read(num_workers):
+    def fail():
+        raise MemoryError
+
+    with pytest.raises(DatasetError, match="^the memory ran out while frame 0 was read; give fewer --num-workers$"):
+        list(read_by_workers(Source(fail), [0], num_workers))
+
+
+def setting():
+    return torch.get_num_threads(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+
+def test_readers_use_one_core_and_leave_signals_to_the_program():
+    torch.set_num_threads(2)
+    before = torch.get_rng_state()
+    found = list(read_by_workers(Source(setting), [0], 1))
+    assert found == [(1, signal.SIG_IGN, signal.SIG_DFL)]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_noted", "wanted"),
+    [
+        (0, True, "ended with exit code 0 while it read frame 0; look at that file"),
+        (1, False, "ended with exit code 1; see what the system says"),
+    ],
+)
+def test_reader_that_ends_by_itself(code, is_noted, wanted):
+    with pytest.raises(DatasetError, match=f"^a process that reads images {wanted}$"):
+        list(read_by_workers(Source(lambda: os._exit(code), is_noted), [0], 1))
+
+
+def test_readers_that_have_not_begun():
+    words = "^the processes that read images gave nothing for 0.5 s; they had not begun: look at the disk "
+    start = time.monotonic()
+    with pytest.raises(DatasetError, match=words):
+        list(read_by_workers(Source(lambda: time.sleep(3600), is_noted=False), [0], 1, timeout_seconds=0.5))
+    assert time.monotonic() - start >= 0.5
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "wanted"),
+    [
+        (-signal.SIGKILL, "a", "was ended by SIGKILL while it read a; where the memory was short, give fewer"),
+        (-signal.SIGSEGV, None, "was ended by SIGSEGV; see what the system says"),
+        (-1, None, "was ended by SIGHUP; see what the system says"),
+        (signal.SIGKILL, "a", "ended with exit code 9 while it read a; look at that file"),
+    ],
+)
+def test_words_of_a_death(code, name, wanted):
+    assert workers._death(code, name).startswith(f"a process that reads images {wanted}")
+
+
+def test_readers_are_started_by_any_thread():
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.extend(read_by_workers(Source(lambda: 3), range(4), 1)))
+    thread.start()
+    thread.join()
+    assert found == [3] * 4
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_what_is_made_of_an_item_is_what_is_given(num_workers, ahead):
+    stream = read_by_workers(Source(lambda: 3), range(4), num_workers, received=lambda item: item + 1, ahead=ahead)
+    assert next(stream) == 4
+    assert is_receiving() == (num_workers > 0 and ahead > 0)
+    assert list(stream) == [4] * 3
+    assert not is_receiving()
+
+
+def is_receiving():
+    return any(thread.name == "receiver" for thread in threading.enumerate())
