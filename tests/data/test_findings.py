@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from deeplabv3.data.checking import check_dataset
 from deeplabv3.data.labels import CITYSCAPES
@@ -201,6 +202,31 @@ def test_label_of_train_ids_serves_where_there_are_no_ids(tree):
     assert tree.found() == set()
     path.unlink()
     assert tree.found() == set()
+
+
+def test_labels_of_the_other_numbering_are_not_counted(tree):
+    before = check_dataset(tree.root, ("train",), CITYSCAPES, num_workers=0).splits["train"]
+    path = tree.labels[tree.take()]
+    label = np.asarray(Image.open(path))
+    save(CITYSCAPES.train_id_of_id[label], path)
+    findings = check_dataset(tree.root, ("train",), CITYSCAPES, num_workers=0)
+    assert [finding.reason for finding in findings.findings] == ["train-ids"]
+    after = findings.splits["train"]
+    lost = [int((CITYSCAPES.train_id_of_id[label] == train_id).sum()) for train_id in range(19)]
+    assert list(after.pixels) == [pixels - gone for pixels, gone in zip(before.pixels, lost, strict=True)]
+    assert list(after.frames) == [num - (gone > 0) for num, gone in zip(before.frames, lost, strict=True)]
+    assert (before.num_frames, after.num_frames) == (6, 6)
+
+
+def test_instances_alone_are_no_label_of_another_split(tree):
+    frame = tree.take()
+    tree.labels[frame].unlink()
+    path = tree.instances[frame]
+    target = tree.root / path.relative_to(tree.root).as_posix().replace("/train/", "/val/")
+    target.parent.mkdir(exist_ok=True)
+    path.rename(target)
+    tree.expect(tree.images[frame], "no-label")
+    assert tree.found() == tree.expected
 
 
 @pytest.mark.parametrize("kind", ["color", "polygons", "instanceTrainIds"])

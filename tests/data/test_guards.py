@@ -293,6 +293,14 @@ def test_strips_of_a_tiff_are_all_there(planes):
     assert undecodable(content.replace(entry, struct.pack("<HHI", 273, 4, count - 1))) == "truncated"
 
 
+@pytest.mark.parametrize("content", [saved(VALUES, "PNG"), saved(VALUES, "BMP"), tiff(VALUES, 1, 8)])
+def test_picture_that_is_loaded_is_decodable(content):
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+        image.tile = []
+        require_decodable(image, 2**30)
+
+
 def test_grey_levels_are_those_of_the_file():
     wide = np.arange(24, dtype=np.uint16).reshape(4, 6)
     for content, wanted in ((tiff(wide, 1, 12), (12, False)), (tiff(wide, 0, 16), (16, True)),

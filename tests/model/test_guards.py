@@ -142,6 +142,12 @@ def test_values_may_be_twice_the_file_and_a_mebibyte(tmp_path):
         assert bool(said) == bool(wanted)
 
 
+def test_what_torch_would_warn_of_is_read_in_silence(tmp_path):
+    """Of another protocol, for instance, whose instructions are those of the second all the same."""
+    (tmp_path / "a").write_bytes(hostile.archive(b"\x80\x03" + hostile.state()[2:]))
+    assert why(convert, tmp_path / "a", tmp_path / "b") == ""
+
+
 @pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 1, (2 << 20) + 5])
 def test_bytes_are_taken_up_to_the_end_of_a_file(size):
     data = os.urandom(size)
