@@ -6,7 +6,7 @@
     |   |-- CheckpointError   a file of weights: damaged, of another model, or not there
     |   |-- OutputError       a file or folder that cannot be written
     |   `-- DeviceMemoryError the memory of a device is too small for what was asked
-    |-- NonFiniteError        the loss or a gradient became NaN or infinite; exits with 1
+    |-- NonFiniteError        a number of training became NaN or infinite; exits with 1
     `-- ProcessError          another process of the same work has ended; exits with 1
 
 Each message is one line: the value seen, what is allowed, the next step. An `assert` guards only

@@ -108,7 +108,8 @@ def encode_checkpoint(tensors: Mapping[str, Tensor], record: Mapping[str, Any]) 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint whole and verify it.
 
-    Its bytes are copied into memory first: a mapped file, once verified, could still change under its tensors.
+    Its bytes are copied into memory first, all at once: a run that goes on puts another file in its place, and a mapped
+    one could still change under its tensors once it is verified.
 
     Raises:
         CheckpointError: The file is missing, is not a checkpoint of this package, or is damaged.
@@ -120,11 +121,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise CheckpointError(
                 f"there is no checkpoint {path}{odd}; give the path of a {SUFFIX} file that train wrote"
             )
-        with safetensors.safe_open(path, framework="pt") as file:  # the header alone
-            metadata = file.metadata() or {}
+        content = path.read_bytes()
+        metadata = _metadata(content)
         _require_ours(path, metadata)
-        tensors = safetensors.torch.load(path.read_bytes())
-        found = digest(tensors, metadata.get("record", ""))
+        text = metadata.get("record", "")
+        tensors = safetensors.torch.load(content)
+        found = digest(tensors, text)
     except CheckpointError:
         raise
     except OSError as error:
@@ -138,7 +140,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if found != metadata.get("sha256"):
         raise CheckpointError(f"{path} is damaged: its SHA-256 does not fit its content; use another checkpoint")
     _require_sound(path, tensors)
-    return Checkpoint(path, tensors, _parsed(path, metadata["record"]))
+    return Checkpoint(path, tensors, _parsed(path, text))
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file, which stand in its header, or a ValueError; {} where it has none."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict):
+        raise ValueError("its header is no JSON object")
+    return metadata
 
 
 def _require_ours(path: Path, metadata: Mapping[str, str]) -> None:

@@ -52,7 +52,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
             while training ends the run saved.
         OutputError: A file of the run cannot be written, be it a plot; the last checkpoint is whole.
         DeviceMemoryError: Memory ran out. The last checkpoint is whole; where it was a validation, the run is saved.
-        NonFiniteError: The loss or a gradient is NaN or infinite; the optimizer has not used it.
+        NonFiniteError: A number is NaN or infinite; the optimizer has not used it.
         ProcessError: Another process of the run has ended.
         Stopped: SIGINT or SIGTERM came; the run is saved.
     """
@@ -75,9 +75,8 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     enter_phase(learner, phases[phase], config)
     by_the_first(paths.prepare)
 
-    def rate_at(step: int, num_overflowed: int) -> float:
-        due = step - num_overflowed  # the schedule waits for steps that float16 could not hold
-        return learning_rate(due, phases, steps_per_epoch, config.poly_power, config.min_learning_rate)
+    def rate_at(step: int, waited: int) -> float:
+        return learning_rate(step, phases, steps_per_epoch, config.poly_power, config.min_learning_rate, waited)
 
     def save(*targets: Path) -> None:
         record = state_record(config, model.config, run.label_set, position, run.epoch_content)

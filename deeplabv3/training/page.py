@@ -26,7 +26,7 @@ NUM_WORST = 6
 def page_is_current(folder: Path, history: History) -> bool:
     """Whether the page of a run is there and shows it at its end, rather than as it was before it went on."""
     page = folder / PAGE
-    return page.exists() and _source(history) in page.read_text(encoding="utf-8")
+    return page.exists() and f">{_source(history)}" in page.read_text(encoding="utf-8", errors="replace")
 
 
 def _source(history: History) -> str:

@@ -93,6 +93,9 @@ def position_of(checkpoint: Checkpoint) -> Position:
             require(0 <= getattr(position, name) <= MAX_COUNT, name, getattr(position, name), "it is a count")
         allowed = "it is of the batches that are done"
         require(position.num_skipped <= position.batch, "num_skipped", position.num_skipped, allowed)
+        allowed = "it is of all steps that overflowed"
+        ok = max(position.num_overflows, position.num_overflowed_before) <= position.num_overflowed
+        require(ok or "num_overflowed" not in record, "num_overflowed", position.num_overflowed, allowed)
         ok = position.best_miou is None or 0 <= position.best_miou <= 1
         require(ok, "best_miou", position.best_miou, "it is a share, or null")
         require_history(position.history)

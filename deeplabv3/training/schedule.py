@@ -8,7 +8,12 @@ from deeplabv3.config import Phase
 
 
 def learning_rate(
-    step: int, phases: Sequence[Phase], steps_per_epoch: int, power: float = 0.9, lowest: float = 0.0
+    step: int,
+    phases: Sequence[Phase],
+    steps_per_epoch: int,
+    power: float = 0.9,
+    lowest: float = 0.0,
+    num_waited: int = 0,
 ) -> float:
     """The poly schedule of each phase: `rate * (1 - step / steps) ** power` (Chen et al. 2017, section 4.1).
 
@@ -21,6 +26,7 @@ def learning_rate(
         steps_per_epoch: Updates an epoch has.
         power: Exponent of the decay.
         lowest: What the rate of each phase falls to.
+        num_waited: Steps before that updated nothing and that the schedule waited for, within the phase of this one.
 
     Returns:
         The rate of that update; above 0 within the phases, 0 behind them.
@@ -28,6 +34,7 @@ def learning_rate(
     for phase in phases:
         steps = num_steps([phase], steps_per_epoch)
         if step < steps:
+            step = max(0, step - num_waited)
             rate = lowest + (phase.learning_rate - lowest) * (1 - step / steps) ** power
             return float(rate * min(1, (step + 1) / max(1, phase.warmup_steps)))
         step -= steps

@@ -251,10 +251,11 @@ def _scalar(checkpoint: Checkpoint, name: str) -> float:
     value, dtype = checkpoint.tensors.get(name), _SCALARS[name]
     if value is None:
         raise CheckpointError(f"{checkpoint.path} lacks {name}; use another checkpoint")
-    if value.shape or value.dtype != dtype or not 0 <= value.item() <= MAX_COUNT:
+    most = MAX_COUNT if dtype == torch.int64 else torch.finfo(dtype).max
+    if value.shape or value.dtype != dtype or not 0 <= value.item() <= most:
         seen = value.item() if value.numel() == 1 else f"of {tuple(value.shape)}"
         raise CheckpointError(
-            f"{checkpoint.path} has a {name} that is {seen} ({value.dtype}), and no single {dtype} of at least 0; "
+            f"{checkpoint.path} has a {name} that is {seen} ({value.dtype}), and no single {dtype} of 0 to {most:g}; "
             "use another checkpoint"
         )
     return value.item()

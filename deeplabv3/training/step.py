@@ -148,7 +148,7 @@ class Outcome:
         elif not math.isfinite(gradient):
             what = f"the norm of the gradient is {gradient}"
         else:
-            what = f"the norm of momentum and statistics is {watched}"
+            what = f"the norm of momentum, statistics and average is {watched}"
         origin = f" (first in {self.origin()})" if self.origin else ""
         raise NonFiniteError(
             f"step {self.step}: {what}{origin} at learning rate {self.rate:.3g}, batch "

@@ -70,12 +70,16 @@ def in_a_process(make, seed: int, seconds: float, trials: int, folder: Path) -> 
     receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
-        resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff talks
-        target = make()
-        figures = fuzz(target, seed, seconds, trials, folder)
-        os.write(sender, json.dumps(figures).encode())
-        os._exit(0)
+        code = 1
+        try:
+            resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+            target = make()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff talks
+            figures = fuzz(target, seed, seconds, trials, folder)
+            os.write(sender, json.dumps(figures).encode())
+            code = 0
+        finally:
+            os._exit(code)
     os.close(sender)
     with os.fdopen(receiver, "rb") as pipe:
         answer = pipe.read()

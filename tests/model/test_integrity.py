@@ -16,7 +16,7 @@ import torch
 from deeplabv3.config import ModelConfig
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.errors import CheckpointError, InputError
-from deeplabv3.model.checkpoint import digest, model_from, read_checkpoint, write_checkpoint
+from deeplabv3.model.checkpoint import FORMAT, VERSION, digest, model_from, read_checkpoint, write_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.load import open_checkpoint
 from deeplabv3.prediction import segmenter
@@ -231,16 +231,40 @@ def bytes_taken(work):
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the child does not use
         child = os.fork()
     if child == 0:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        work()
-        taken = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-        os.write(sender, str(taken).encode())
-        os._exit(0)
+        code = 1
+        try:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            work()
+            taken = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+            os.write(sender, str(taken).encode())
+            code = 0
+        finally:
+            os._exit(code)
     os.close(sender)
     with os.fdopen(receiver) as pipe:
         answer = pipe.read()
     assert os.waitpid(child, 0)[1] == 0
     return int(answer)
+
+
+def test_file_without_a_record_is_refused(small):
+    metadata = {"format": FORMAT, "version": VERSION, "sha256": digest(SMALL, "")}
+    small.write_bytes(safetensors.torch.save(SMALL, metadata))
+    with pytest.raises(CheckpointError, match="small.safetensors"):
+        read_checkpoint(small)
+
+
+def test_file_that_is_replaced_while_it_is_read_is_the_old_one(small, monkeypatch):
+    """As training does with the last checkpoint while it is evaluated."""
+    read_bytes = Path.read_bytes
+
+    def read_and_replace(path):
+        content = read_bytes(path)
+        write_checkpoint(path, {"model/a": torch.zeros(2)}, {})
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_replace)
+    assert read_checkpoint(small).record == RECORD
 
 
 def test_weights_of_another_network_take_no_memory(tmp_path, content):

@@ -37,7 +37,7 @@ class Ranks:
 
     def __enter__(self):
         self.server = subprocess.Popen(
-            [sys.executable, "-m", "tests.training.ranks"],
+            [sys.executable, "-u", "-m", "tests.training.ranks"],
             cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from deeplabv3.config import TrainConfig
-from deeplabv3.model.checkpoint import read_checkpoint
+from deeplabv3.model.checkpoint import digest, read_checkpoint
 from deeplabv3.training.state import RunPaths
 from tests.training.conftest import final_state, timeless
 from tests.training.ranks import Ranks
@@ -34,7 +34,10 @@ device: cpu
 """Three epochs of three steps with everything that a checkpoint holds: the scale, the average, momentum, statistics."""
 
 DURING = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130,)}
-"""Exit codes; SIGTERM ends a process that has not begun to train as it ends any other, and shells call that 143 too."""
+"""Exit codes; SIGTERM ends a process that is not training as it ends any other, and shells call that 143 too."""
+
+STOPPED = re.compile(r"stopped in epoch (\d) of 3, batch (\d) of 3; saved in ")
+"""What is said of a run that was saved because of a signal."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ class Run:
     def left(self):
         """All that the finished run leaves behind, less what depends on the clock."""
         log = [json.loads(line) for line in self.paths.log.read_text().splitlines()]
-        kept = [read_checkpoint(self.paths.kept(epoch)).tensors.keys() for epoch in (2, 3)]
+        kept = [digest(read_checkpoint(self.paths.kept(epoch)).tensors, "") for epoch in (2, 3)]
         options = self.paths.config.read_text().splitlines()[1:]  # the first line has the folder's name
         return final_state(self.config), timeless(log), kept, options, self.paths.losses.read_text()
 
@@ -82,8 +85,11 @@ def whole(ranks, streets, tmp_path_factory):
     return run, ended["seconds"]
 
 
-def survives(ranks, whole, folder, seed, number, most):
-    """Interrupt a run up to `most` times at random moments and finish it; how often it was interrupted."""
+def survives(ranks, whole, folder, seed, number, most, stops):
+    """Interrupt a run up to `most` times at random moments and finish it; how often it was interrupted.
+
+    What was saved because of a signal is noted in `stops`.
+    """
     (whole_run, seconds), chance = whole, random.Random(seed)
     run = Run(ranks, whole_run.config.data_dir, folder)
     interrupted = 0
@@ -95,6 +101,12 @@ def survives(ranks, whole, folder, seed, number, most):
             break
         assert ended["codes"][0] in DURING[number], ended
         interrupted += 1
+        saved = STOPPED.search(ended["err"][0])
+        assert bool(saved) == (ended["codes"] == [143]) or number == signal.SIGINT
+        if saved:
+            stops.append(number)
+            position = read_checkpoint(run.paths.last).record["position"]
+            assert (position["epoch"] + 1, position["batch"]) == (int(saved[1]), int(saved[2]))
         printed = re.findall(r"^epoch (\d)/3: ", ended["out"][0], re.MULTILINE)  # an epoch that is saved
         assert not printed or read_checkpoint(run.paths.last).record["position"]["epoch"] >= int(printed[-1])
     ended = run.go_on()
@@ -107,11 +119,14 @@ def survives(ranks, whole, folder, seed, number, most):
 
 def interrupt(ranks, whole, folder, number, times):
     """So many interruptions, five to a run at most."""
-    count = seed = 0
+    count, seed = 0, 0
+    stops: list[int] = []
     while count < times:
-        count += survives(ranks, whole, folder / str(seed), seed, number, min(5, times - count))
+        count += survives(ranks, whole, folder / str(seed), seed, number, min(5, times - count), stops)
         seed += 1
         assert seed <= 3 * times, f"only {count} came before the run was done"
+    print(f"{count} interruptions, {len(stops)} of them saved")
+    assert len(stops) >= (times // 5 if number != signal.SIGKILL else 0)  # the others came before or after training
 
 
 @pytest.mark.parametrize(("number", "times"), [(signal.SIGKILL, 20), (signal.SIGTERM, 5), (signal.SIGINT, 5)])

@@ -59,3 +59,11 @@ def test_warm_up_is_a_ramp_on_the_schedule():
         learning_rate(step, cold, 10) for step in range(10, 100)
     ]
     assert learning_rate(100, warm, 10) == 0.005
+
+
+def test_schedule_waits_within_a_phase():
+    phases = (Phase(steps=10, learning_rate=1.0), Phase(steps=10, learning_rate=0.1, warmup_steps=2))
+    waited = [learning_rate(step, phases, 5, num_waited=3) for step in range(20)]
+    plain = [learning_rate(step, phases, 5) for step in range(20)]
+    assert waited[:10] == [plain[0]] * 3 + plain[:7]
+    assert waited[10:] == [plain[10]] * 3 + plain[10:17]
