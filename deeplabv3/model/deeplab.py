@@ -116,6 +116,7 @@ class DeepLabV3(nn.Module):
     def _grid_logits(self, features: Features) -> Tensor:
         x = self.aspp(features.last)  # (N, C, ceil(H / S), ceil(W / S))
         if self.decoder is not None:
+            assert features.low_level is not None
             x = self.decoder(x, features.low_level)  # (N, C, ceil(H / 4), ceil(W / 4))
         logits: Tensor = self.classifier(x)  # (N, K, h, w)
         return logits

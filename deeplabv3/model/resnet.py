@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from deeplabv3.config import CONVS_OF_BLOCK, NUM_BLOCKS, ModelConfig
 from deeplabv3.model.recompute import through
+from deeplabv3.model.strips import in_strips, needs_strips
 
 BlockRates = tuple[int, int]
 """Rate of a block's strided 3x3 convolution, and of a 3x3 convolution behind it (only `BasicBlock` has one)."""
@@ -132,13 +133,13 @@ class Features(NamedTuple):
     """What a backbone hands on, each float `(N, C, h, w)`.
 
     Attributes:
-        low_level: After the first stage, at stride 4.
-        auxiliary: After the stage before the last.
+        low_level: After the first stage, at stride 4; None where no decoder reads it.
+        auxiliary: After the stage before the last; None where no auxiliary head reads it.
         last: After the last stage, at the output stride.
     """
 
-    low_level: Tensor
-    auxiliary: Tensor
+    low_level: Tensor | None
+    auxiliary: Tensor | None
     last: Tensor
 
 
@@ -165,7 +166,8 @@ class ResNet(nn.Module):
     """The four stages of a ResNet without its classifier, with parameters named as torchvision names them.
 
     Args:
-        config: `backbone`, `output_stride`, `multi_grid`, `block_rates`, `stem` and `width` are read.
+        config: `backbone`, `output_stride`, `multi_grid`, `block_rates`, `stem` and `width` are read; `decoder` and
+            `auxiliary_channels` say which features are kept.
 
     Attributes:
         out_channels: Channels of the features.
@@ -184,6 +186,7 @@ class ResNet(nn.Module):
             self.bn1 = nn.BatchNorm2d(config.width)
         self.is_deep = config.stem == "deep"
         self.recompute = False
+        self.keeps_low_level, self.keeps_auxiliary = config.decoder != "none", config.auxiliary_channels > 0
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         in_channels, stages = config.width, []
         for stage, rates in enumerate(stage_rates(config)):
@@ -223,16 +226,32 @@ class ResNet(nn.Module):
 
     def features(self, x: Tensor) -> Features:
         """`forward`, and what the network computes on the way."""
-        x = self.stem(x) if self.is_deep else F.relu(self.bn1(self.conv1(x)), inplace=True)  # (N, width, H / 2, W / 2)
-        x = self.maxpool(x)  # by this name, so that the large one before it is free while the stage runs
-        low_level = self._stage(self.layer1, x)  # (N, C / 8, H / 4, W / 4)
-        auxiliary = self._stage(self.layer3, self._stage(self.layer2, low_level))  # (N, C / 2, h, w)
-        return Features(low_level, auxiliary, self._stage(self.layer4, auxiliary))  # (N, C, H / S, W / S)
+        if self.training or not needs_strips(x):
+            maps = self._fine(x)
+        else:
+            stem = (self.stem,) if self.is_deep else (self.conv1,)
+            layers = (*stem, self.maxpool, self.layer1, self.layer2)
+            maps = in_strips(self._fine, x, layers=layers, strides=(4, 8) if self.keeps_low_level else (8,))
+        low_level, x = maps[0] if self.keeps_low_level else None, maps[-1]  # (N, C / 8, H / 4, W / 4)
+        del maps
+        for block in self.layer3:
+            x = through(block, x, recompute=self.recompute)  # (N, C / 2, h, w)
+        auxiliary = x if self.keeps_auxiliary else None
+        for block in self.layer4:
+            x = through(block, x, recompute=self.recompute)  # (N, C, H / S, W / S)
+        return Features(low_level, auxiliary, x)
 
-    def _stage(self, stage: nn.Sequential, x: Tensor) -> Tensor:
-        for block in stage:
-            x = through(block, x, recompute=self.recompute)
-        return x
+    def _fine(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Pixels to what the second stage makes of them, behind what the first one does if that is kept."""
+        # All by one name, so that a map is free as soon as the next one is there.
+        x = self.stem(x) if self.is_deep else F.relu(self.bn1(self.conv1(x)), inplace=True)  # (N, width, H / 2, W / 2)
+        x = self.maxpool(x)  # (N, width, H / 4, W / 4)
+        for block in self.layer1:
+            x = through(block, x, recompute=self.recompute)  # (N, C / 8, H / 4, W / 4)
+        kept = (x,) if self.keeps_low_level else ()
+        for block in self.layer2:
+            x = through(block, x, recompute=self.recompute)  # (N, C / 4, H / 8, W / 8)
+        return (*kept, x)
 
 
 def _first_rate(block: nn.Module) -> int:
