@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from deeplabv3.config import CONVS_OF_BLOCK, NUM_BLOCKS, ModelConfig
 from deeplabv3.model.recompute import through
-from deeplabv3.model.strips import in_strips, needs_strips
+from deeplabv3.model.strips import give_back, in_strips, needs_strips
 
 BlockRates = tuple[int, int]
 """Rate of a block's strided 3x3 convolution, and of a 3x3 convolution behind it (only `BasicBlock` has one)."""
@@ -226,7 +226,8 @@ class ResNet(nn.Module):
 
     def features(self, x: Tensor) -> Features:
         """`forward`, and what the network computes on the way."""
-        if self.training or not needs_strips(x):
+        striped = not self.training and needs_strips(x)
+        if not striped:
             maps = self._fine(x)
         else:
             stem = (self.stem,) if self.is_deep else (self.conv1,)
@@ -237,6 +238,8 @@ class ResNet(nn.Module):
         for block in self.layer3:
             x = through(block, x, recompute=self.recompute)  # (N, C / 2, h, w)
         auxiliary = x if self.keeps_auxiliary else None
+        if striped:
+            give_back()  # the last stage has the largest maps behind the strips
         for block in self.layer4:
             x = through(block, x, recompute=self.recompute)  # (N, C, H / S, W / S)
         return Features(low_level, auxiliary, x)

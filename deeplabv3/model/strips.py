@@ -10,6 +10,7 @@ Shape letters: N batch, C channels, H and W pixels, h and w the size of a grid.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -69,7 +70,8 @@ def in_strips(
         for target, result, step in zip(whole, results, strides, strict=True):
             first, last, top = strip.first // step, -(-strip.last // step), strip.top // step
             target[:, :, first:last] = result[:, :, first - top : last - top]
-        del results, result  # so that the next strip has their place
+        del results, result
+        give_back()
     return tuple(whole)
 
 
@@ -108,6 +110,18 @@ def receptive_radius(layers: Iterable[nn.Module]) -> int:
             radius += int(module.kernel_size) // 2 * stride  # type: ignore[arg-type]
             stride *= int(module.stride)  # type: ignore[arg-type]
     return radius
+
+
+def give_back() -> None:
+    """Give memory that is free back to the system, where the C library is glibc; elsewhere nothing happens.
+
+    glibc keeps freed maps of up to 32 MB, and those of strips, of many sizes, leave gaps that few later ones fit into.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, TypeError):  # another C library; Windows
+        return
+    trim(0)
 
 
 def _empty(strip: Tensor, rows: int) -> Tensor:
