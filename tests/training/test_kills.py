@@ -96,7 +96,7 @@ def survives(ranks, whole, folder, seed, number, most, stops):
     while interrupted < most:
         moment = chance.uniform(0, seconds)
         ended = run.go_on(chance.choice([0, 0, 1, 2]), (moment, number))
-        assert ended["seconds"] < moment + 30
+        assert ended["seconds"] < moment + 30, ended
         if ended["codes"] == [0]:  # it was done before
             break
         assert ended["codes"][0] in DURING[number], ended
