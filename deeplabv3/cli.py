@@ -257,7 +257,11 @@ def run_predict(config: PredictConfig) -> None:
     from deeplabv3.prediction.predictor import predict
 
     overlays = predict(config)
-    print(f"{len(overlays)} images: label ids, colour masks and overlays are in {config.out}, as in {overlays[0]}")
+    images = [path for path in overlays if path.suffix == ".png"]
+    if images and is_first():
+        print(f"{len(images)} images: label ids, colour masks and overlays are in {config.out}, as in {images[0]}")
+    for video in overlays[len(images) :] if is_first() else ():
+        print(f"{video}: the video with its overlays")
 
 
 def run_serve(config: ServeConfig) -> None:
@@ -318,7 +322,9 @@ VERBS = {
     "models": Verb("list the published checkpoints that can be had by name", ModelsConfig, (), run_models),
     "import": Verb("another project's checkpoint as one of ours", ImportConfig, ("file",), run_import),
     "export": Verb("an .onnx or .pt2 file that runs elsewhere", ExportConfig, ("model", "out"), run_export),
-    "predict": Verb("segment images: label ids, colour masks, overlays", PredictConfig, ("inputs",), run_predict),
+    "predict": Verb(
+        "segment images and videos: label ids, colour masks, overlays", PredictConfig, ("inputs",), run_predict
+    ),
     "serve": Verb("segment images over HTTP, with a page to look at", ServeConfig, ("model",), run_serve),
 }
 

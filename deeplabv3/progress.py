@@ -24,11 +24,11 @@ class Progress:
 
     Args:
         description: What is being done, as in "training".
-        total: How many steps there are.
+        total: How many steps there are; None if nobody knows.
         done: How many of them were done before.
     """
 
-    def __init__(self, description: str, total: int, done: int = 0) -> None:
+    def __init__(self, description: str, total: int | None, done: int = 0) -> None:
         self.description, self.total, self.done = description, total, done
         self._first, self._start, self._last_line = done, time.monotonic(), time.monotonic()
         self._bar = _live_bar() if sys.stderr.isatty() and is_first() else None
@@ -56,8 +56,10 @@ class Progress:
         now = time.monotonic()
         if is_first() and now - self._last_line >= LINE_INTERVAL_SECONDS:
             self._last_line = now
-            left = (now - self._start) / max(1, self.done - self._first) * (self.total - self.done)
-            line = f"{self.description}: {self.done} of {self.total}, {left:.0f} s left"
+            line = f"{self.description}: {self.done}"
+            if self.total is not None:
+                left = (now - self._start) / max(1, self.done - self._first) * (self.total - self.done)
+                line += f" of {self.total}, {left:.0f} s left"
             print(f"{line}, {note}" if note else line, file=sys.stderr, flush=True)
 
 

@@ -221,10 +221,10 @@ class ModelsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Segment images: a label-id PNG, a colour mask and an overlay with its legend for each.
+    """Segment images (a label-id PNG, a colour mask and an overlay with its legend for each) and videos (an overlay).
 
     Attributes:
-        inputs: Image files, folders (searched through) or glob patterns.
+        inputs: Image files, folders (searched through for images), videos such as drive.mp4, or glob patterns.
         model: A checkpoint, another project's file, or a name that `deeplabv3 models` lists.
         out: Folder for the results.
         inference: How the model predicts.
@@ -232,6 +232,7 @@ class PredictConfig:
         legend: Whether the overlay's classes are named below it; without, it has the image's own size.
         max_pixels: Images of more are refused before they are decoded; the default admits frames of 8K.
         overwrite: Replace results that are there already.
+        resume: Leave out files whose results are all there, and do the others.
     """
 
     inputs: tuple[str, ...]
@@ -242,6 +243,7 @@ class PredictConfig:
     legend: bool = True
     max_pixels: int = MAX_PIXELS
     overwrite: bool = False
+    resume: bool = False
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -251,6 +253,8 @@ class PredictConfig:
         """
         require(len(self.inputs) >= 1, "inputs", [], "give image files, folders or patterns")
         require(0 <= self.opacity <= 1, "opacity", self.opacity, "give a value of 0 to 1")
+        if self.overwrite and self.resume:
+            raise InputError("--overwrite and --resume exclude each other; give one of them")
         ok = 1 <= self.max_pixels <= MOST_PIXELS
         require(ok, "max_pixels", self.max_pixels, f"give 1 to {MOST_PIXELS}, and a --tile-size to save memory")
 

@@ -5,6 +5,7 @@ Shape letters: N batch, K classes, H and W pixels, h and w a window or a feature
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from deeplabv3.config import InferenceConfig, PredictConfig
 from deeplabv3.data.images import Pixels, read_image
 from deeplabv3.data.labels import LabelSet
-from deeplabv3.distributed import require_single
+from deeplabv3.distributed import ending_together, gather, process_group, share_of
 from deeplabv3.errors import DatasetError
 from deeplabv3.files import refuse_to_overwrite, require_writable
 from deeplabv3.model.deeplab import DeepLabV3
@@ -22,8 +23,9 @@ from deeplabv3.model.device import autocast, choose_device
 from deeplabv3.model.exported import ExportedModel
 from deeplabv3.model.load import load_for_inference
 from deeplabv3.prediction.render import colorize, overlay, save_picture, with_legend
-from deeplabv3.prediction.sources import find_images, result_stems
+from deeplabv3.prediction.sources import find_images, find_videos, result_stems
 from deeplabv3.prediction.upsampling import upsampled_argmax
+from deeplabv3.prediction.video import predict_video
 from deeplabv3.progress import track
 
 Model = DeepLabV3 | ExportedModel
@@ -31,6 +33,9 @@ Model = DeepLabV3 | ExportedModel
 
 KINDS = ("labelIds", "color", "overlay")
 """The folders of the results."""
+
+VIDEO_RESULT = "_overlay.mp4"
+"""What a video's result is called behind the video's name."""
 
 
 WHOLE_FRAME = InferenceConfig()
@@ -168,35 +173,71 @@ def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
 
 
 def predict(config: PredictConfig) -> list[Path]:
-    """Segment files and write a label-id PNG, a colour mask and an overlay with legend for each.
+    """Segment files: a label-id PNG, a colour mask and an overlay with legend for an image, one overlay for a video.
+
+    Of several processes, each takes its share of the files.
 
     Returns:
-        The overlays, in the order of the images.
+        The overlays, in the order of the images and then of the videos.
 
     Raises:
-        InputError: An input, the checkpoint or the output folder cannot be used; nothing was overwritten. Where an
-            image is broken, all others are written first.
+        InputError: An input, the checkpoint or the output folder cannot be used; nothing was overwritten. Where a
+            file is broken, all others are written first.
     """
-    require_single("predict")
     choose_device(config.inference.device)  # a mistake there is found before any folder is searched
-    images = find_images(config.inputs, leave_out=[config.out / kind for kind in KINDS])
-    results = [Results(config.out, stem) for stem in result_stems(images)]
-    require_writable(config.out)
-    if not config.overwrite:
-        refuse_to_overwrite(path for result in results for path in result.paths)
-    model, label_set = load_for_inference(config.model, config.inference)
-    broken: list[DatasetError] = []
-    for path, result in track(list(zip(images, results, strict=True)), "predicting"):
-        try:
-            image = read_image(path, max_pixels=config.max_pixels)
-        except DatasetError as error:  # one broken file must not cost the others their results
-            broken.append(error)
-            continue
-        prediction = predict_image(model, image, config.inference)
-        result.write(image, prediction, label_set, opacity=config.opacity, legend=config.legend)
+    with process_group():
+        with ending_together():  # all have looked for results before one of them writes any
+            jobs = _jobs(config)
+            todo = [job for job in jobs if not (config.resume and job[1].is_complete)]
+            model, label_set = load_for_inference(config.model, config.inference)
+        broken: list[DatasetError] = []
+        with ending_together():
+            for path, result in track(share_of(todo), "predicting"):
+                try:
+                    if isinstance(result, VideoResult):
+                        segment = partial(predict_image, model, inference=config.inference)
+                        predict_video(path, result.overlay, segment, label_set, config)
+                        continue
+                    image = read_image(path, max_pixels=config.max_pixels)
+                except DatasetError as error:  # one broken file must not cost the others their results
+                    broken.append(error)
+                    continue
+                prediction = predict_image(model, image, config.inference)
+                result.write(image, prediction, label_set, opacity=config.opacity, legend=config.legend)
+        broken = [error for errors in gather([broken]) for error in errors]
     if broken:
-        raise DatasetError(f"{broken[0]} ({len(broken)} of {len(images)} images are broken; the others are written)")
-    return [result.overlay for result in results]
+        raise DatasetError(f"{broken[0]} ({len(broken)} of {len(jobs)} files are broken; the others are written)")
+    return [result.overlay for _, result in jobs]
+
+
+def _jobs(config: PredictConfig) -> list[tuple[Path, Results | VideoResult]]:
+    """Every file with its results, of which none is there unless that is wanted."""
+    videos, others = find_videos(config.inputs)
+    images = find_images(others, leave_out=[config.out / kind for kind in KINDS])
+    results: list[Results | VideoResult] = [Results(config.out, stem) for stem in result_stems(images)]
+    results += [VideoResult(config.out, stem) for stem in result_stems(videos, VIDEO_RESULT)]
+    require_writable(config.out)
+    if not (config.overwrite or config.resume):
+        refuse_to_overwrite(path for result in results for path in result.paths)
+    return list(zip([*images, *videos], results, strict=True))
+
+
+class VideoResult:
+    """The one file of a video.
+
+    Args:
+        folder: Holds it.
+        stem: Name of the video without ending.
+    """
+
+    def __init__(self, folder: Path, stem: str) -> None:
+        self.overlay = folder / f"{stem}{VIDEO_RESULT}"
+        self.paths = (self.overlay,)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it is there; it gets its name last."""
+        return self.overlay.is_file()
 
 
 class Results:
@@ -216,6 +257,11 @@ class Results:
     def paths(self) -> tuple[Path, Path, Path]:
         """All three."""
         return self.label_ids, self.color, self.overlay
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all three are there; each gets its name when it is whole."""
+        return all(path.is_file() for path in self.paths)
 
     def write(
         self, image: Pixels, prediction: Pixels, label_set: LabelSet, *, opacity: float = 0.55, legend: bool = True

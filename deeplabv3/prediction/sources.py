@@ -10,6 +10,7 @@ from pathlib import Path
 from deeplabv3.data.cityscapes import IMAGES
 from deeplabv3.data.images import SUFFIXES
 from deeplabv3.errors import InputError
+from deeplabv3.prediction.clips import SUFFIXES as VIDEO_SUFFIXES
 
 
 def find_images(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Path]:
@@ -41,10 +42,36 @@ def find_images(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[P
     return list(found.values())
 
 
-def result_stems(images: Sequence[Path]) -> list[str]:
+def find_videos(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The videos among what was typed, each once, and the rest, which means images.
+
+    A video is named by its ending, in a path or a pattern; folders are searched for images alone.
+
+    Raises:
+        InputError: A name with the ending of a video names nothing.
+    """
+    videos: dict[Path, Path] = {}
+    others = []
+    for text in inputs:
+        if Path(text).suffix.lower() not in VIDEO_SUFFIXES or Path(text).is_dir():
+            others.append(text)
+            continue
+        matches = [Path(text)] if Path(text).is_file() else sorted(map(Path, glob.glob(text, recursive=True)))
+        if not matches:
+            raise InputError(f"no video is found for {text!r}; give a file or a pattern of {', '.join(VIDEO_SUFFIXES)}")
+        for match in matches:
+            videos.setdefault(match.resolve(), match)
+    return list(videos.values()), others
+
+
+def result_stems(images: Sequence[Path], ending: str = ".png") -> list[str]:
     """What the results of each image are called: its name without ending and `_leftImg8bit`, which is unique.
 
     Images of one name in different folders get their folder's name before theirs.
+
+    Args:
+        images: Their paths.
+        ending: What follows in the names of their results, for the error.
 
     Raises:
         InputError: Two results would still have one name.
@@ -58,7 +85,7 @@ def result_stems(images: Sequence[Path]) -> list[str]:
     twice = [stem for stem, count in Counter(stems).items() if count > 1]
     if twice:
         first, second = [path for stem, path in zip(stems, images, strict=True) if stem == twice[0]][:2]
-        raise InputError(f"{first} and {second} would both be written as {twice[0]}.png; predict them separately")
+        raise InputError(f"{first} and {second} would both be written as {twice[0]}{ending}; predict them separately")
     return stems
 
 

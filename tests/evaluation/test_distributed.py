@@ -115,8 +115,16 @@ def test_broken_frame_ends_all_processes_with_one_message(folders, tmp_path):
 
 
 def test_what_is_not_shared_runs_in_one_process(folders):
-    result = torchrun(2, "-m", "deeplabv3", "predict", folders / "3", "--model", folders / "net.safetensors")
+    result = torchrun(2, "-m", "deeplabv3", "submit", folders / "3", "--model", folders / "net.safetensors")
     assert result.stderr.count("was started in 2 processes; it runs in one, so leave torchrun out") == 1
+
+
+def test_files_to_predict_are_dealt_out(folders, tmp_path):
+    words = ["predict", folders / "3" / "leftImg8bit", "--model", folders / "net.safetensors", "--out", tmp_path]
+    result = torchrun(2, "-m", "deeplabv3", *words, "--device", "cpu")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("images: label ids") == 1
+    assert len(list((tmp_path / "overlay").iterdir())) == len(list((folders / "3" / "leftImg8bit").rglob("*.png")))
 
 
 TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}

@@ -86,6 +86,18 @@ def test_label_ids_and_colours_agree(config, folder):
     np.testing.assert_array_equal(color, [[palette[value] for value in row] for row in ids.tolist()])
 
 
+def test_half_done_folder_is_gone_on_with(config):
+    predict(config)
+    kept, lost = config.out / "overlay" / "a.png", config.out / "color" / "b.png"
+    before = kept.stat().st_mtime_ns
+    lost.unlink()
+    assert len(predict(replace(config, resume=True))) == 3
+    assert lost.is_file()
+    assert kept.stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="--overwrite and --resume exclude each other"):
+        replace(config, resume=True, overwrite=True)
+
+
 def test_nothing_is_overwritten_unasked(config):
     predict(config)
     with pytest.raises(OutputError, match="is there already; add --overwrite"):
@@ -95,14 +107,14 @@ def test_nothing_is_overwritten_unasked(config):
 
 def test_broken_image_is_named_and_the_others_are_written(config, folder):
     (folder / "b.png").write_bytes(b"no image")
-    with pytest.raises(DatasetError, match=r"b.png .*\(1 of 3 images are broken; the others are written\)"):
+    with pytest.raises(DatasetError, match=r"b.png .*\(1 of 3 files are broken; the others are written\)"):
         predict(config)
     assert {path.stem for path in (config.out / "labelIds").iterdir()} == {"a", "c"}
 
 
 def test_image_above_the_cap_is_named_with_the_flag(config, folder):
     Image.new("L", (400, 300)).save(folder / "b.png")
-    with pytest.raises(DatasetError, match=r"b.png .* 120,000 pixels .*--max-pixels 119999.*\(1 of 3 images"):
+    with pytest.raises(DatasetError, match=r"b.png .* 120,000 pixels .*--max-pixels 119999.*\(1 of 3 files"):
         predict(replace(config, max_pixels=119_999))
     assert len(predict(replace(config, max_pixels=120_000, overwrite=True))) == 3
 

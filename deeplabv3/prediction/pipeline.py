@@ -1,0 +1,93 @@
+"""Reading, working and writing at the same time, each item in its turn."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+ROOM = 4
+"""How many items wait before and behind the work: enough to even out slow ones, few enough for frames of 8K."""
+
+_LOOK_SECONDS = 0.1
+_JOIN_SECONDS = 5.0  # a source may wait for a pipe that sends nothing
+_END = object()
+
+
+def overlapped(source: Iterable[Item], work: Callable[[Item], Result], sink: Callable[[Result], None]) -> None:
+    """`for item in source: sink(work(item))`, with the source and the sink in threads of their own.
+
+    Order is kept, and at most `ROOM` items wait on either side, so memory does not grow with their number. When the
+    source fails, what came before is still written; any other error, Ctrl-C among them, ends all three at once.
+
+    Args:
+        source: Runs in one thread.
+        work: Runs in the caller's thread.
+        sink: Runs in one thread.
+
+    Raises:
+        BaseException: The first error of any of the three.
+    """
+    read: queue.Queue[Any] = queue.Queue(ROOM)
+    done: queue.Queue[Any] = queue.Queue(ROOM)
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def reading() -> None:
+        try:
+            for item in source:
+                if not _put(read, item, stop):
+                    return
+        except BaseException as error:
+            errors.append(error)
+        _put(read, _END, stop)
+
+    def writing() -> None:
+        try:
+            for result in _items(done, stop):
+                sink(result)
+        except BaseException as error:
+            errors.append(error)
+            stop.set()
+
+    threads = [threading.Thread(target=target, daemon=True) for target in (reading, writing)]
+    for thread in threads:
+        thread.start()
+    try:
+        for item in _items(read, stop):
+            _put(done, work(item), stop)
+        _put(done, _END, stop)
+        threads[1].join()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(_JOIN_SECONDS)
+    if errors:
+        raise errors[0]
+
+
+def _put(where: queue.Queue[Any], item: object, stop: threading.Event) -> bool:
+    """Put an item as soon as there is room; whether that was before the stop."""
+    while not stop.is_set():
+        try:
+            where.put(item, timeout=_LOOK_SECONDS)
+        except queue.Full:
+            continue
+        return True
+    return False
+
+
+def _items(where: queue.Queue[Any], stop: threading.Event) -> Iterator[Any]:
+    """What comes out of a queue, up to the end or the stop."""
+    while not stop.is_set():
+        try:
+            item = where.get(timeout=_LOOK_SECONDS)
+        except queue.Empty:
+            continue
+        if item is _END:
+            return
+        yield item
