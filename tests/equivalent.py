@@ -4,6 +4,9 @@ _DATA = "deeplabv3/data"
 _PIECE = ("2 ** 20 -> 2 * 20", "2 -> 3", "2 -> 1", "20 -> 21", "20 -> 19")
 _LAST_ROW = "blank.paste(_MARK, (0, image.height - 1, image.width, image.height))"
 _COVERED = "sum(((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in tiles if right > left))"
+_BITS_OF_GREY = "image.tag_v2.get(_BITS, (16,))[0], image.tag_v2.get(_PHOTOMETRIC, 1) == _WHITE_IS_ZERO"
+_LOW_BITS = "if header.color == GREY and 1 < header.bits < 8:"
+_WORKERS = "os.cpu_count() or 1 if num_bytes > _FEW_BYTES else 0"
 _TRAINED = "sum((counts[value] for value in known if table[value] < label_set.num_classes))"
 
 EQUIVALENT = {
@@ -13,6 +16,16 @@ EQUIVALENT = {
        for value in (253, 255)},
     **{(f"{_DATA}/verifying.py", f"module: 500000000 -> {value} in _FEW_BYTES = 500000000"): "processes only save time"
        for value in (499999999, 500000001)},
+    **{(f"{_DATA}/verifying.py", f"packed_frames: {change} in workers = num_workers if num_workers is not None else "
+        f"{_WORKERS}"): "processes only save time"
+       for change in (f"{_WORKERS} -> os.cpu_count() or 1 if not num_bytes > _FEW_BYTES else 0", "0 -> 1", "1 -> 2",
+                      "num_bytes > _FEW_BYTES -> num_bytes >= _FEW_BYTES", "os.cpu_count() or 1 -> 1",
+                      "os.cpu_count() or 1 -> os.cpu_count()")},
+    **{(f"{_DATA}/checking.py", f"_counts: 256 -> 257 in {name} = np.zeros(256, np.int64)"): "nothing is number 256"
+       for name in ("pixels", "frames")},
+    (f"{_DATA}/headers.py", f"grey_levels: 1 -> 2 in return ({_BITS_OF_GREY})"): "neither is white at zero",
+    **{(f"{_DATA}/decoding.py", f"_fit_transparency: {change} in {_LOW_BITS}"): "of 8 bits nothing is to be fitted"
+       for change in ("1 < header.bits < 8 -> 1 < header.bits <= 8", "8 -> 9")},
     (f"{_DATA}/decoding.py", f"_mark_last_row: 1 -> 2 in {_LAST_ROW}"): "the row above the last is written over",
     (f"{_DATA}/headers.py", f"require_decodable: right > left -> right >= left in covered = {_COVERED}"):
         "a tile without columns covers nothing",

@@ -41,7 +41,8 @@ def test_instance_is_a_label_id_times_a_thousand(tree, value, is_known):
         assert tree.found() == set()
     else:
         seen = 34 if value > 999 else value
-        assert said_of(tree, path, "unknown-id").startswith(f"it holds {seen}, which is not among the label ids of ")
+        text = said_of(tree, path, "unknown-id")
+        assert text.startswith(f"it holds {seen}, which is not among the label ids of {CITYSCAPES.name} (0-33): ")
 
 
 def test_unknown_values_are_said_in_the_plural(tree):
@@ -113,7 +114,9 @@ def test_label_of_another_ending_is_named_as_it_is(tree, suffix):
     assert said_of(tree, path, "bad-name").startswith(f"the ending is {suffix or 'missing'}; a label is a .png: ")
 
 
-@pytest.mark.parametrize("name", ["README", "notes.txt", "a.json", "._a_leftImg8bit.png", ".hidden/a_leftImg8bit.png"])
+@pytest.mark.parametrize(
+    "name", ["README", "notes.txt", "a_leftImg8bit.json", "._a_leftImg8bit.png", ".hidden/a_leftImg8bit.png"]
+)
 def test_other_things_are_passed_over(tree, name):
     for folder in (tree.images[tree.frames[0]].parent, tree.labels[tree.frames[0]].parent):
         path = folder / name
@@ -227,6 +230,83 @@ def test_instances_alone_are_no_label_of_another_split(tree):
     path.rename(target)
     tree.expect(tree.images[frame], "no-label")
     assert tree.found() == tree.expected
+
+
+def test_label_of_a_frame_whose_image_is_in_the_test_split_stays_where_it_is(tree):
+    frame = tree.take("val")
+    path = tree.images[frame]
+    target = tree.root / path.relative_to(tree.root).as_posix().replace("/val/", "/test/")
+    target.parent.mkdir(parents=True)
+    path.rename(target)
+    findings = check_dataset(tree.root, ("train", "val", "test"), CITYSCAPES, num_workers=0).findings
+    assert [(finding.path, finding.reason) for finding in findings] == [(tree.labels[frame], "no-image")]
+
+
+def test_frame_of_two_splits_keeps_its_label_in_each(tree):
+    """Also where the other one lacks it."""
+    frame = tree.take("val")
+    path = tree.images[frame]
+    target = tree.root / path.relative_to(tree.root).as_posix().replace("/val/", "/train/")
+    target.parent.mkdir(exist_ok=True)
+    save(tree.pixels(), target.with_suffix(".png"))
+    for reason in ("in-two-splits", "no-label"):
+        tree.expect(target.with_suffix(".png"), reason)
+    assert tree.found() == tree.expected
+
+
+def test_image_without_a_label_is_looked_at_all_the_same(tree):
+    frame = tree.take()
+    tree.images[frame].write_bytes(b"")
+    tree.labels[frame].unlink()
+    for reason in ("empty-file", "no-label"):
+        tree.expect(tree.images[frame], reason)
+    assert tree.found() == tree.expected
+
+
+def test_file_of_the_right_name_is_read_before_one_of_a_wrong_one(tree):
+    frame = tree.take()
+    path = tree.images[frame].with_suffix(".webp")
+    tree.images[frame].unlink()
+    save(tree.pixels(), path)
+    wrong = path.with_suffix(".PNG")
+    wrong.write_bytes(b"not looked at")
+    assert "looked for is " in said_of(tree, wrong, "wrong-case")
+
+
+def label_of(counts):
+    """A label of so many pixels of each value."""
+    values = np.concatenate([np.full(number, value, np.uint8) for value, number in counts.items()])
+    assert values.size == SIZE[0] * SIZE[1]
+    return values.reshape(SIZE)
+
+
+@pytest.mark.parametrize(
+    ("counts", "is_swapped"),
+    [
+        ({7: 192, 3: 96, 5: 96}, False),  # half of the pixels would be trained
+        ({7: 191, 3: 97, 5: 96}, True),
+        ({7: 191, 3: 97, 18: 96}, True),
+        ({7: 191, 3: 97, 19: 96}, False),  # 19 is no trainId
+        ({5: 200, 3: 184}, False),  # nothing would be trained, but all is known
+        ({0: 200, 8: 100, 7: 84}, False),  # the void id is no sign of anything
+        ({7: 300, 8: 60, 3: 23, 255: 1}, True),  # 255 is no label id
+        ({7: 300, 8: 83, 255: 1}, False),
+    ],
+)
+def test_numbering_of_a_label_is_told_by_its_values(tree, counts, is_swapped):
+    path = tree.labels[tree.take()]
+    save(label_of(counts), path)
+    reasons = {reason for name, reason in tree.found() if name == path.relative_to(tree.root).as_posix()}
+    assert ("train-ids" in reasons) == is_swapped
+
+
+@pytest.mark.parametrize(("trained", "num_swapped"), [(192, 5), (191, 10)])
+def test_numbering_of_a_split_is_told_by_all_of_its_pixels(tree, trained, num_swapped):
+    """Of half of its labels more than half of the pixels would be trained, so that these alone would not be told."""
+    few = 2 * trained - 300
+    for number, path in enumerate(tree.labels.values()):
+        save(label_of({7: 300, 3: 84} if number % 2 else {7: few, 3: 344 - few, 5: 20, 2: 20}), path)
+    assert [reason for _, reason in tree.found()] == ["train-ids"] * num_swapped
 
 
 @pytest.mark.parametrize("kind", ["color", "polygons", "instanceTrainIds"])

@@ -121,6 +121,13 @@ def test_bytes_of_many_rows_are_counted(missing):
     assert reason(require_rows, content, Header(width, height, 8, 0, False)) == ("truncated" if missing else "")
 
 
+def test_last_bytes_of_rows_are_counted_without_the_checksum_of_their_packing():
+    """They wait within the unpacker where there was no room for them and nothing follows that would fetch them."""
+    packed = zlib.compress(bytes(2**20 + 8))[:-4]
+    wide = Header(2**17, 8, 8, 0, False)
+    assert reason(require_rows, PNG + header(2**17, 8) + chunk(b"IDAT", packed) + END, wide) == ""
+
+
 def test_rows_that_cannot_be_unpacked_are_an_error():
     content = PNG + header() + chunk(b"IDAT", b"\xff" * 9) + END
     assert reason(require_rows, content, Header(6, 4, 8, 0, False)) == "damaged"

@@ -15,7 +15,7 @@ from deeplabv3.model.unpickling import Refused, containers, limits, one_line, sh
 from deeplabv3.model.unpickling.contents import find_notes, find_weights, plain_tensors, without_prefix
 from deeplabv3.model.unpickling.convert import Storages, convert
 from deeplabv3.model.unpickling.instructions import instructions, take
-from deeplabv3.model.unpickling.pickles import count_texts, modern_name, requested_names, stand_ins
+from deeplabv3.model.unpickling.pickles import StandIn, count_texts, modern_name, requested_names, stand_ins
 from tests.conftest import REPOSITORY
 from tests.model import hostile
 
@@ -52,6 +52,19 @@ def test_state_of_an_optimizer_is_never_taken_for_weights():
     assert "holds the state of an optimizer" in why(find_weights, {"state_dict": optimizer})
 
 
+@pytest.mark.parametrize(
+    ("root", "kind"), [(ONE, "one tensor of (1,)"), ([1, 2], "a list of 2"), (3, "one int"),
+                       (StandIn(), "an object of another program")]
+)  # fmt: skip
+def test_what_is_no_dictionary_is_told(root, kind):
+    assert why(find_weights, root).startswith(f"holds {kind} instead of weights by name; ")
+
+
+def test_known_names_within_known_names_are_taken():
+    assert find_weights({"model": {"v": ONE, "state_dict": WEIGHTS}}) == WEIGHTS
+    assert find_weights({"model": {"v": ONE, "state_dict": {}}}) == {"v": ONE, "state_dict": {}}
+
+
 def test_dictionary_in_itself_is_gone_through_once():
     root: dict[str, object] = {"a": WEIGHTS}
     root["b"] = root
@@ -84,7 +97,8 @@ def test_tensor_lies_within_its_storage(shape, steps, start, good):
 
 def test_tensors_have_memory_of_their_own():
     whole = torch.arange(6.0)
-    found = plain_tensors({"a": whole, "b": whole, "c": whole[:3], "d": whole.reshape(2, 3).t()}, 1_000)
+    assert plain_tensors({"a": whole}, 24)["a"].data_ptr() == whole.data_ptr()
+    found = plain_tensors({"a": whole[:3], "b": whole, "c": whole, "d": whole.reshape(2, 3).t()}, 1_000)
     assert len({value.untyped_storage().data_ptr() for value in found.values()}) == 4
     assert all(value.untyped_storage().nbytes() == value.numel() * 4 for value in found.values())
 
@@ -264,6 +278,20 @@ def test_entries_do_not_reach_into_each_other():
         assert "overlaps another" in why(containers.require_separate_entries, file, [first, second], end)
 
 
+def test_extra_field_of_an_entry_belongs_to_it():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as target:
+        first, second = zipfile.ZipInfo("a/b"), zipfile.ZipInfo("a/c")
+        first.extra = b"\xfe\xca\4\0abcd"
+        target.writestr(first, b"1234")
+        target.writestr(second, b"5678")
+    with zipfile.ZipFile(file) as found:
+        first, second = found.infolist()
+        assert why(containers.require_separate_entries, file, [first, second], found.start_dir) == ""
+        second.header_offset -= 1
+        assert "overlaps another" in why(containers.require_separate_entries, file, [first, second], found.start_dir)
+
+
 @pytest.mark.parametrize(("field", "value", "good"), [
     ("flag_bits", 0x0808, True), ("flag_bits", 0x0001, False), ("flag_bits", 0x0020, False),
     ("external_attr", 0o100644 << 16, True), ("external_attr", 0o120644 << 16, False), ("external_attr", 0x10, False),
@@ -298,12 +326,14 @@ LIMITS = """
 import json, resource, sys
 from pathlib import Path
 from deeplabv3.model.unpickling.limits import set_limits
+keys = {name: getattr(resource, f"RLIMIT_{name}") for name in "CORE CPU FSIZE NOFILE AS".split()}
 if sys.argv[1] == "low":
+    del resource.RLIMIT_FSIZE
     resource.setrlimit(resource.RLIMIT_NOFILE, (40, 50))
     resource.setrlimit(resource.RLIMIT_CPU, (9, 9))
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 set_limits(100 << 20, 30)
-found = {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in "CORE CPU FSIZE NOFILE AS".split()}
+found = {name: resource.getrlimit(key) for name, key in keys.items()}
 in_use = pages * resource.getpagesize()
 print(json.dumps([found["CORE"], found["CPU"], found["FSIZE"], found["NOFILE"], found["AS"][0] - in_use]))
 """
@@ -317,7 +347,7 @@ def test_limits_are_those_of_the_file(hard):
     core, cpu, size, handles, room = json.loads(found)
     assert core == [0, 0]
     assert cpu in ([[31, 32], [32, 33]] if hard == "high" else [[9, 9]])  # it has computed for a second at most
-    assert size == [(2 * 100 + 16) << 20] * 2
+    assert hard == "low" or size == [(2 * 100 + 16) << 20] * 2
     assert handles == ([64, 64] if hard == "high" else [50, 50])
     assert 0 <= room - ((5 * 100 + 256) << 20) <= 8 << 20  # what it needed more until the limit was set
 
