@@ -21,6 +21,8 @@ EQUIVALENT = {
        for change in (f"{_WORKERS} -> os.cpu_count() or 1 if not num_bytes > _FEW_BYTES else 0", "0 -> 1", "1 -> 2",
                       "num_bytes > _FEW_BYTES -> num_bytes >= _FEW_BYTES", "os.cpu_count() or 1 -> 1",
                       "os.cpu_count() or 1 -> os.cpu_count()")},
+    (f"{_DATA}/verifying.py", "packed_frames: True -> False in for done, (place, paths) in enumerate(zip(places, read, "
+     "strict=True), 1):"): "what reads in order gives one for each",
     **{(f"{_DATA}/checking.py", f"_counts: 256 -> 257 in {name} = np.zeros(256, np.int64)"): "nothing is number 256"
        for name in ("pixels", "frames")},
     (f"{_DATA}/headers.py", f"grey_levels: 1 -> 2 in return ({_BITS_OF_GREY})"): "neither is white at zero",

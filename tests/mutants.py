@@ -49,9 +49,9 @@ GUARDS = {  # a module and the tests of it
     "deeplabv3/data/headers.py": _PICTURES,
     "deeplabv3/data/decoding.py": _PICTURES,
     "deeplabv3/data/findings.py": _CHECK,
-    "deeplabv3/data/checking.py": _CHECK,
+    "deeplabv3/data/checking.py": (*_CHECK, "tests/data/test_verifying.py"),
     "deeplabv3/data/surveying.py": _CHECK,
-    "deeplabv3/data/verifying.py": ("tests/data/test_packing.py",),
+    "deeplabv3/data/verifying.py": ("tests/data/test_verifying.py", "tests/data/test_packing.py"),
     "deeplabv3/data/workers.py": ("tests/data/test_watching.py", "tests/data/test_workers.py"),
     **{f"deeplabv3/model/unpickling/{name}.py": _PICKLES
        for name in ("__init__", "containers", "contents", "convert", "instructions", "limits", "pickles")},

@@ -133,6 +133,14 @@ def test_rows_that_cannot_be_unpacked_are_an_error():
     assert reason(require_rows, content, Header(6, 4, 8, 0, False)) == "damaged"
 
 
+def test_rows_end_with_their_packing():
+    """Whatever follows it in the same part or the next one is none of them."""
+    packed = zlib.compress(bytes(7))
+    content = PNG + header() + chunk(b"IDAT", packed + zlib.compress(bytes(99))) + chunk(b"IDAT", bytes(9)) + END
+    with pytest.raises(Unsound, match="it holds 7 bytes of pixels and should hold 28; "):
+        require_rows(io.BytesIO(content), Header(6, 4, 8, 0, False))
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [
@@ -248,6 +256,20 @@ def test_tags_of_exif_tables_are_counted():
         assert chain(0, 300_001, tag=tag) == ""
     assert chain(0, 0, 0, 300_001) == "damaged"
     assert chain(0, 0, 0, 0, 300_001) == ""
+
+
+def test_table_that_is_cut_before_its_first_tag_has_none():
+    assert reason(require_modest, tiff_start("<", False) + b"\1", "TIFF") == ""
+    content = tiff_start("<", True) + struct.pack("<Q", 1)[:7]
+    assert reason(require_modest, content, "TIFF") == ""
+
+
+def test_strips_are_counted_where_pillow_would_leave_them_black():
+    """What is packed has a length of its own, which its decoder looks at."""
+    values = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    content = tiff(values, 2, 8, compressed=True, rows_a_strip=1)
+    entry = struct.pack("<HHI", 273, 4, 4)
+    assert undecodable(content.replace(entry, struct.pack("<HHI", 273, 4, 3))) == ""
 
 
 def test_tags_beyond_the_end_of_a_tiff_are_none():
