@@ -1,6 +1,7 @@
 """Faults that change nothing which a test could see, each with the reason: `tests.mutants` leaves them out."""
 
 _DATA = "deeplabv3/data"
+_PICKLES = "deeplabv3/model/unpickling"
 _PIECE = ("2 ** 20 -> 2 * 20", "2 -> 3", "2 -> 1", "20 -> 21", "20 -> 19")
 _LAST_ROW = "blank.paste(_MARK, (0, image.height - 1, image.width, image.height))"
 _COVERED = "sum(((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in tiles if right > left))"
@@ -10,6 +11,10 @@ _WORKERS = "os.cpu_count() or 1 if num_bytes > _FEW_BYTES else 0"
 _TRAINED = "sum((counts[value] for value in known if table[value] < label_set.num_classes))"
 
 EQUIVALENT = {
+    **{
+        (f"{_PICKLES}/containers.py", f"module: 512 -> {value} in HEAD_BYTES = 512"): "a kind is told by fewer bytes"
+        for value in (511, 513)
+    },
     **{(f"{_DATA}/{name}.py", f"module: {change} in _PIECE_BYTES = 2 ** 20"): "how much is read at a time is no result"
        for name in ("pngs", "headers") for change in _PIECE},
     **{(f"{_DATA}/decoding.py", f"module: 254 -> {value} in _MARK = 254"): "any value serves that few pictures end with"

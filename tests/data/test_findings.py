@@ -263,6 +263,15 @@ def test_image_without_a_label_is_looked_at_all_the_same(tree):
     assert tree.found() == tree.expected
 
 
+def test_file_in_a_wrong_place_is_looked_at_all_the_same(tree):
+    path = tree.images[tree.take()]
+    path = path.rename(path.parent.parent / path.name)
+    path.write_bytes(b"")
+    for reason in ("misplaced", "empty-file"):
+        tree.expect(path, reason)
+    assert tree.found() == tree.expected
+
+
 def test_file_of_the_right_name_is_read_before_one_of_a_wrong_one(tree):
     frame = tree.take()
     path = tree.images[frame].with_suffix(".webp")
