@@ -26,6 +26,10 @@ EQUIVALENT = {
        for change in (f"{_WORKERS} -> os.cpu_count() or 1 if not num_bytes > _FEW_BYTES else 0", "0 -> 1", "1 -> 2",
                       "num_bytes > _FEW_BYTES -> num_bytes >= _FEW_BYTES", "os.cpu_count() or 1 -> 1",
                       "os.cpu_count() or 1 -> os.cpu_count()")},
+    (f"{_DATA}/headers.py", "_require_few_numbers: 16 -> 17 in start = file.read(16)"): "a byte more is not looked at",
+    ("deeplabv3/training/step.py", "module: 3 -> 4 in _DROPOUT = 3"): "any stream is as good that no other use takes",
+    (f"{_DATA}/checking.py", "_of_pictures: not image or not digest -> not digest in if not image or not digest:"):
+        "no image has no digest",
     (f"{_DATA}/verifying.py", "packed_frames: True -> False in for done, (place, paths) in enumerate(zip(places, read, "
      "strict=True), 1):"): "what reads in order gives one for each",
     **{(f"{_DATA}/checking.py", f"_counts: 256 -> 257 in {name} = np.zeros(256, np.int64)"): "nothing is number 256"

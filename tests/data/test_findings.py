@@ -148,6 +148,14 @@ def test_misplaced_file_is_found_four_folders_down(tree, depth, is_found):
         assert [reason for _, reason in tree.found()] == ["no-label"]
 
 
+def test_folder_of_any_other_name_is_looked_through(tree):
+    path = tree.labels[tree.take()]
+    folder = path.parent / "more.png"
+    folder.mkdir()
+    path = path.rename(folder / path.name)
+    assert said_of(tree, path, "misplaced").startswith("lies too deep below gtFine/train; ")
+
+
 def test_links_are_followed_to_cities_alone(tree, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     path = tree.labels[tree.take()]
