@@ -22,7 +22,6 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any, TypeVar
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor

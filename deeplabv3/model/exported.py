@@ -17,7 +17,7 @@ from torch import Tensor
 
 from deeplabv3.config import EXPORT_SUFFIXES, InferenceConfig, ModelConfig
 from deeplabv3.data.labels import LabelSet
-from deeplabv3.errors import CheckpointError, InputError
+from deeplabv3.errors import CheckpointError, InputError, printable
 from deeplabv3.model.programs import load_program
 from deeplabv3.model.sealed import RECORD_KEY, read_sealed
 from deeplabv3.records import from_record
@@ -153,7 +153,7 @@ def open_exported(content: bytes, path: Path, cls: type[Kind]) -> Kind:
     except CheckpointError:
         raise
     except Exception as error:  # torch and ONNX Runtime raise many kinds
-        detail = " ".join(str(error).split())[:200]
+        detail = printable(error, most=200)
         raise CheckpointError(f"{path} cannot be opened ({detail}); export it again with this release") from error
 
 

@@ -48,9 +48,9 @@ def read_sealed(path: Path) -> bytes:
     Raises:
         CheckpointError: It cannot be read, is damaged, or was not written by `deeplabv3 export`.
     """
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}; write one with: deeplabv3 export MODEL {path.name}")
     try:
+        if not path.is_file():
+            raise CheckpointError(f"there is no file {path}; write one with: deeplabv3 export MODEL {path.name}")
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deeplabv3.data.images import Pixels
-from deeplabv3.errors import InputError
+from deeplabv3.errors import InputError, is_out_of_memory
 from deeplabv3.serving.metrics import Metrics
 from deeplabv3.serving.refusals import Refusal, busy
 
@@ -116,7 +116,7 @@ class Batches:
             results = await loop.run_in_executor(self._thread, self._run, images, jobs[0].probabilities)
         except Exception as error:
             for job in jobs:
-                _fail(job, _told(error))
+                _fail(job, _told(error, job.image))
             return
         seconds = time.perf_counter() - start
         self._metrics.batches.observe(len(jobs))
@@ -132,10 +132,11 @@ def _fail(job: Job, error: Exception) -> None:
         job.result.set_exception(error)
 
 
-def _told(error: Exception) -> Exception:
-    """What a client is told of an error of the network."""
-    if isinstance(error, InputError):  # the image is too small for this network
-        return Refusal(422, str(error))
-    if isinstance(error, MemoryError) or "out of memory" in str(error) or "allocate memory" in str(error):
+def _told(error: Exception, image: Pixels) -> Exception:
+    """What a client is told of an error of the network; the error's own words may name a file of this machine."""
+    if isinstance(error, InputError):
+        height, width = image.shape[:2]
+        return Refusal(422, f"{height}x{width} pixels are too few for this service's model; give a larger image")
+    if is_out_of_memory(error):
         return Refusal(413, "the image needs more memory than there is; make it smaller")
     return error

@@ -174,7 +174,7 @@ def _with_place(reason: Stopped | DatasetError | DeviceMemoryError, where: str, 
     """Why a run ends early, with how far it came."""
     if isinstance(reason, Stopped):
         return Stopped(reason.number, f"stopped in {where}; saved in {saved}")
-    return type(reason)(f"{reason}; the run is saved at {where}: mend it and add --resume")
+    return type(reason)(f"{reason}; the run is saved at {where}: put that right and add --resume")
 
 
 def _show_page(learner: Learner, validation: Validation | None, history: History, run: Run) -> None:

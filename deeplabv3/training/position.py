@@ -88,17 +88,18 @@ def position_of(checkpoint: Checkpoint) -> Position:
         lacking = [name for name in known if name not in record and name not in _LATER]
         if lacking:
             raise InputError(f"{lacking[0]} is missing")
-        position = from_record(Position, record)
+        # Before there was a sum of all steps that overflowed, those in a row are what is known of it.
+        position = from_record(Position, {"num_overflowed": record.get("num_overflows", 0), **record})
+        require_history(position.history)
         for name in ("epoch", "batch", "num_skipped", *_LATER):
             require(0 <= getattr(position, name) <= MAX_COUNT, name, getattr(position, name), "it is a count")
         allowed = "it is of the batches that are done"
         require(position.num_skipped <= position.batch, "num_skipped", position.num_skipped, allowed)
         allowed = "it is of all steps that overflowed"
         ok = max(position.num_overflows, position.num_overflowed_before) <= position.num_overflowed
-        require(ok or "num_overflowed" not in record, "num_overflowed", position.num_overflowed, allowed)
+        require(ok, "num_overflowed", position.num_overflowed, allowed)
         ok = position.best_miou is None or 0 <= position.best_miou <= 1
         require(ok, "best_miou", position.best_miou, "it is a share, or null")
-        require_history(position.history)
         allowed = f"it is what history has, {len(position.history)}"
         require(position.epoch == len(position.history), "epoch", position.epoch, allowed)
     return position

@@ -212,7 +212,7 @@ def test_run_ends_saved_and_goes_on(train_config, monkeypatch, happens):
     config = replace(train_config, num_workers=2, worker_timeout_seconds=2)
     with monkeypatch.context() as patch:
         happening(patch, happens, at=13)
-        with pytest.raises(DatasetError, match=r"_leftImg8bit.png.*; the run is saved at .*: mend it and add --resume"):
+        with pytest.raises(DatasetError, match=r"_leftImg8bit.png.*; the run is saved at .*: put .* and add --resume"):
             train(config)
     assert RunPaths(config).last.exists()
     assert len(train(replace(config, resume=True))) == 4

@@ -32,6 +32,18 @@ def test_mask_is_that_of_the_file(exported, config):
     )
 
 
+def test_refusal_of_a_small_image_names_no_file(model_path, config, tmp_path):
+    """A `.pt2` file takes no image as small as its output stride, and says so by its own name."""
+    path = tmp_path / "nano.pt2"
+    export(ExportConfig(model=model_path, out=path))
+    with running(replace(config, model=path), load(path)) as served:
+        refused = served.segment(png(picture(height=5, width=7)))
+    assert (refused.status, refused.json["error"]) == (
+        422,
+        "5x7 pixels are too few for this service's model; give a larger image",
+    )
+
+
 def test_what_it_cannot_do_is_told_at_the_start(exported, config):
     with pytest.raises(InputError, match="scales, flip and tile_size average probabilities and .* puts out labels"):
         serve(replace(config, model=exported, inference=InferenceConfig(flip=True)))

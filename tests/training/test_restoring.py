@@ -1,7 +1,7 @@
 """What a run is gone on from is whole and makes sense, or it is one CheckpointError before anything is written."""
 
 import copy
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -87,6 +87,8 @@ def test_unchanged_it_is_restored(checkpoint, paths, config):
         ("history", [{**ENTRY, "miou": "0.5"}], "history has '0.5' as miou of epoch 1"),
         ("history", [{**ENTRY, "class_iou": [0.5]}], r"history has \[0.5\] as class_iou of epoch 1"),
         ("history", [{**ENTRY, "class_iou": {"road": {}}}], "history has {} as road of epoch 1"),
+        ("history", [{**ENTRY, "num_overflowed": "x"}], "history has 'x' as num_overflowed of epoch 1"),
+        ("history", [{**ENTRY, "num_overflowed": 3}], "num_overflowed is 0; it is of all steps that overflowed"),
     ],
 )
 def test_position_that_no_run_has(checkpoint, name, value, message):
@@ -187,6 +189,17 @@ def test_run_without_momentum_has_none_stored(checkpoint, paths, config):
     momentum = [value for name, value in state_tensors(learner).items() if name.startswith("optimizer/")]
     assert momentum
     assert not any(value.any() for value in momentum)  # it begins here
+
+
+def test_overflows_of_a_file_without_their_sum_are_those_in_a_row(checkpoint):
+    """So that what is saved next does not contradict itself."""
+    position = checkpoint.record["position"]
+    assert "num_overflowed" not in position
+    position["num_overflows"] = 5
+    found = position_of(checkpoint)
+    found.advance(None, has_overflowed=True)
+    checkpoint.record["position"] = asdict(found)
+    assert (position_of(checkpoint).num_overflows, position_of(checkpoint).num_overflowed) == (6, 6)
 
 
 def test_run_that_was_stopped_before_its_first_step_has_none_stored(checkpoint, paths, config):
