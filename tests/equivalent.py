@@ -11,6 +11,11 @@ _WORKERS = "os.cpu_count() or 1 if num_bytes > _FEW_BYTES else 0"
 _TRAINED = "sum((counts[value] for value in known if table[value] < label_set.num_classes))"
 
 EQUIVALENT = {
+    **{(f"{_PICKLES}/instructions.py", f"module: {change} in PIECE_BYTES = 1 << 20"): "how much is read at a time"
+       for change in ("20 -> 21", "20 -> 19", "1 -> 2")},
+    (f"{_PICKLES}/contents.py", "without_prefix: tensors and all((name.startswith(prefix) for name in tensors)) -> "
+     "all((name.startswith(prefix) for name in tensors)) in if tensors and all((name.startswith(prefix) for name in "
+     "tensors)):"): "of none, none are taken away",
     **{
         (f"{_PICKLES}/containers.py", f"module: 512 -> {value} in HEAD_BYTES = 512"): "a kind is told by fewer bytes"
         for value in (511, 513)

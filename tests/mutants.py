@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -61,6 +62,7 @@ GUARDS = {  # a module and the tests of it
     "deeplabv3/training/step.py": ("tests/training/test_step.py", "tests/training/test_numbers.py"),
 }  # fmt: skip
 
+_MOST_BYTES = 8 << 30  # a fault in a limit of memory must not take that of the whole machine
 _BROKEN = 99  # exit code of a process that failed by itself
 _ELSEWHERE = ("", 0)  # stands among a test's lines for all that processes run which it starts
 
@@ -131,6 +133,7 @@ def in_a_process(copy: Path, files: list[str], plugin: Any, seconds: float) -> i
     if child == 0:
         try:
             os.setsid()
+            resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
             signal.setitimer(signal.ITIMER_REAL, seconds)
             log = os.open(copy / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 1)

@@ -115,7 +115,15 @@ def test_label_of_another_ending_is_named_as_it_is(tree, suffix):
 
 
 @pytest.mark.parametrize(
-    "name", ["README", "notes.txt", "a_leftImg8bit.json", "._a_leftImg8bit.png", ".hidden/a_leftImg8bit.png"]
+    "name",
+    [
+        "README",
+        "notes.txt",
+        "a_leftImg8bit.json",
+        "a_leftImg8bit.json/b.txt",
+        "._a_leftImg8bit.png",
+        ".hidden/a_leftImg8bit.png",
+    ],
 )
 def test_other_things_are_passed_over(tree, name):
     for folder in (tree.images[tree.frames[0]].parent, tree.labels[tree.frames[0]].parent):
