@@ -205,6 +205,8 @@ def predict(config: PredictConfig) -> list[Path]:
                 prediction = predict_image(model, image, config.inference)
                 result.write(image, prediction, label_set, opacity=config.opacity, legend=config.legend)
         broken = [error for errors in gather([broken]) for error in errors]
+    if broken and len(jobs) == 1:
+        raise broken[0]
     if broken:
         raise DatasetError(f"{broken[0]} ({len(broken)} of {len(jobs)} files are broken; the others are written)")
     return [result.overlay for _, result in jobs]

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -194,3 +195,22 @@ def test_error_anywhere_ends_the_pipeline(place):
     assert written == [0, 1, 2][: len(written)]
     assert place != "source" or len(written) == 3
     assert threading.active_count() == threads
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_length(config, tmp_path):
+    """Frames of 1.5 MB: a tenth of the longer video's more would be seen."""
+    pytest.importorskip("av")
+    peaks = []
+    for length in (100, 400):
+        frame = np.zeros((512, 1024, 3), np.uint8)
+        clip = write_clip(tmp_path / f"{length}.mp4", (frame + place % 200 for place in range(length)))
+        run = (
+            "import resource, sys; from deeplabv3.cli import main; main(sys.argv[1:]); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        words = ["predict", str(clip), "--model", str(config.model), "--out", str(tmp_path / "out"), "--device", "cpu"]
+        done = subprocess.run([sys.executable, "-c", run, *words], capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout.splitlines()[-1]) / 1024)
+    print(f"{peaks[0]:.0f} MiB for 100 frames, {peaks[1]:.0f} MiB for 400")
+    assert peaks[1] - peaks[0] < 0.1 * 300 * 1.5
