@@ -172,6 +172,12 @@ def test_links_are_followed_to_cities_alone(tree, tmp_path_factory):
     assert [reason for _, reason in tree.found()] == ["no-label"]
 
 
+def test_wrong_name_in_a_wrong_place_is_a_wrong_name(tree):
+    path = tree.images[tree.take()]
+    path = path.rename(path.parent.parent / path.with_suffix(".gif").name)
+    assert said_of(tree, path, "bad-name").startswith("the ending is .gif; ")
+
+
 def test_file_without_a_city_is_told_where_it_lies(tree):
     path = tree.images[tree.take()]
     path = path.rename(path.parent.parent / path.name)

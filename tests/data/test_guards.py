@@ -13,7 +13,7 @@ from deeplabv3.data.findings import Unsound
 from deeplabv3.data.formats import FORMATS, format_of
 from deeplabv3.data.headers import grey_levels, require_decodable, require_few_scans, require_modest
 from deeplabv3.data.images import read_image
-from deeplabv3.data.pngs import Header, require_rows, require_whole
+from deeplabv3.data.pngs import Header, require_rows, require_whole, truncated
 from deeplabv3.errors import DatasetError
 from tests.data.pictures import ADAM7, PNG, bmp, chunk, exif, png, saved, tiff, tiff_of
 
@@ -67,6 +67,10 @@ def test_png_is_whole_from_its_header_to_its_end(content, wanted):
     assert reason(require_whole, PNG[:-1] + b"\0" + content) == "damaged"
 
 
+def test_file_that_ends_too_early_says_where():
+    assert str(truncated(io.BytesIO(bytes(1_234)))).startswith("it ends too early, after 1,234 bytes; ")
+
+
 def test_header_of_a_png_is_read():
     assert require_whole(io.BytesIO(png(VALUES, 8, 0, interlaced=True))) == Header(6, 4, 8, 0, True)
     assert require_whole(io.BytesIO(png(VALUES[:, :5], 4, 0))) == Header(5, 4, 4, 0, False)
@@ -95,7 +99,7 @@ def test_bytes_of_rows_are_counted(size, bits, color, interlaced):
     wanted = Header(size[1], size[0], bits, color, interlaced)
     for more in (b"", b"\0", bytes(2**21)):
         content = png(values, bits, color, interlaced=interlaced, rows=rows + more)
-        require_rows(io.BytesIO(content + bytes(9)), wanted)  # what follows its end is none of its parts
+        require_rows(io.BytesIO(content + bytes(13)), wanted)  # what follows its end is none of its parts
     text = f"it holds {len(rows) - 1:,} bytes of pixels and should hold {len(rows):,}; "
     with pytest.raises(Unsound, match=text):
         require_rows(io.BytesIO(png(values, bits, color, interlaced=interlaced, rows=rows[:-1])), wanted)
@@ -215,6 +219,11 @@ def test_jpeg_has_few_scans(before):
     assert reason(require_few_scans, before + SCAN * 41) == "damaged"
 
 
+def test_scans_are_counted_once():
+    content = SCAN * 21
+    assert reason(require_few_scans, content + bytes(2**20 - 1 - len(content)) + b"\xff\0") == ""
+
+
 def ifd(entries, order="<", big=False):
     head, entry = ("Q", "HHQQ") if big else ("H", "HHII")
     return struct.pack(order + head, len(entries)) + b"".join(struct.pack(order + entry, *item) for item in entries)
@@ -240,6 +249,12 @@ def test_tags_of_a_tiff_hold_few_numbers(order, big):
         assert found((40000, kind, 2**32 - 1, 0)) == ("" if kind in (1, 2, 7) else "damaged"), kind
 
 
+def test_first_table_of_a_tiff_may_be_anywhere():
+    """Even where its place looks like the mark of a large TIFF."""
+    content = b"II*\0" + struct.pack("<I", ord("+")) + bytes(ord("+") - 8) + ifd([(40000, 3, 300_001, 0)])
+    assert reason(require_modest, content, "TIFF") == "damaged"
+
+
 def test_tags_of_exif_tables_are_counted():
     """Four tables, whatever refers to whom."""
 
@@ -262,6 +277,14 @@ def test_table_that_is_cut_before_its_first_tag_has_none():
     assert reason(require_modest, tiff_start("<", False) + b"\1", "TIFF") == ""
     content = tiff_start("<", True) + struct.pack("<Q", 1)[:7]
     assert reason(require_modest, content, "TIFF") == ""
+
+
+def test_tiles_of_a_tiff_are_all_there():
+    content = tiff(np.zeros((32, 48), np.uint8), 1, 8, tiled=True)
+    entry = struct.pack("<HHI", 324, 4, 6)
+    assert content.count(entry) == 1
+    assert undecodable(content) == ""
+    assert undecodable(content.replace(entry, struct.pack("<HHI", 324, 4, 5))) == "truncated"
 
 
 def test_strips_are_counted_where_pillow_would_leave_them_black():
@@ -306,7 +329,7 @@ def test_animation_is_as_large_as_its_first_picture():
 def test_sixteen_bits_in_planes_are_refused():
     wide = np.arange(4 * 6 * 3, dtype=np.uint16).reshape(4, 6, 3)
     assert undecodable(tiff(wide, 2, 16, planes=2)) == "damaged"
-    assert undecodable(tiff(wide, 2, 16)) == ""
+    assert undecodable(tiff(wide, 2, 16)) == undecodable(tiff(wide, 2, 16, planes=2, compressed=True)) == ""
     assert undecodable(tiff(wide, 2, 8, planes=2)) == ""
     assert undecodable(tiff(wide[..., 0], 1, 16, planes=2)) == ""
 
@@ -394,6 +417,7 @@ def test_transparent_grey_is_that_of_the_file(tmp_path, bits, gap):
         (8, 2, [(b"tRNS", bytes(6))], ""),
         (8, 3, [], "damaged"),
         (8, 3, [(b"PLTE", bytes(768))], ""),
+        (4, 3, [(b"PLTE", bytes(48)), (b"tRNS", bytes(16))], ""),
     ],
 )
 def test_colours_that_pillow_would_mix_up_are_refused(bits, color, before, wanted):

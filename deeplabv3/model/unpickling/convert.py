@@ -125,7 +125,7 @@ def convert(source: Path, target: Path) -> None:
         safetensors.torch.save_file(tensors, target, notes)
     except Exception as error:
         with suppress(OSError):
-            target.unlink(missing_ok=True)
+            target.unlink()
         raise Refused(
             f"cannot be turned into plain tensors ({one_line(error)}); make room for {size:,} bytes in the temporary "
             "folder, or set TMPDIR to another one"
