@@ -281,7 +281,7 @@ def test_clients_that_leave_leave_nothing(served):
         connection = socket.create_connection(("127.0.0.1", served.port))
         connection.sendall(head(f"Content-Length: {len(IMAGE)}") + IMAGE[: -(number % 2) * 50 or None])
         connection.close()
-    wait_until(lambda: not served.service.is_at_work and handles() <= before[0])  # less: an earlier one has closed since
+    wait_until(lambda: not served.service.is_at_work and handles() <= before[0])  # one may have closed since
     assert threading.active_count() <= before[1] + 1  # there are two encoders, and the second may not have begun before
     assert served.service.room.left == 16 * served.service.config.max_body_bytes
     assert served.segment(IMAGE).status == 200
