@@ -224,7 +224,8 @@ class PredictConfig:
     """Segment images (a label-id PNG, a colour mask and an overlay with its legend for each) and videos (an overlay).
 
     Attributes:
-        inputs: Image files, folders (searched through for images), videos such as drive.mp4, or glob patterns.
+        inputs: Image files, folders (searched through for images), videos such as drive.mp4, glob patterns,
+            a camera's number, or "-" for images or a video on standard input.
         model: A checkpoint, another project's file, or a name that `deeplabv3 models` lists.
         out: Folder for the results.
         inference: How the model predicts.

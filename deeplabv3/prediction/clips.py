@@ -1,12 +1,16 @@
-"""Video files in and out, by FFmpeg's libraries (PyAV, the extra `video`)."""
+"""Videos in and out, by FFmpeg's libraries (PyAV, the extra `video`): files, standard input, cameras."""
 
 from __future__ import annotations
 
+import os
+import select
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -21,31 +25,56 @@ FALLBACK_RATE = Fraction(25)
 """Frames a second where the input does not say."""
 
 
+_LOOK_SECONDS = 0.1
+_STREAMS = "send PNG, JPEG or PPM images one after another, or a video as MPEG-TS or Matroska"
+
+
+class Live(NamedTuple):
+    """A source without an end of its own: standard input, or a camera.
+
+    Attributes:
+        name: What its result is called, and errors call it.
+        camera: Its number; None for standard input.
+    """
+
+    name: str
+    camera: int | None = None
+
+
 class Clip:
     """A video that is read once, frame by frame.
 
     Args:
         container: As PyAV opened it.
-        name: What errors call it.
+        source: Where it came from.
+        stopped: Set when a camera's next frame is to be its last.
 
     Attributes:
-        rate: Frames a second on average; the frames are taken to be evenly apart.
+        rate: Frames a second on average; those of a file are taken to be evenly apart.
         num_frames: How many the file announces; None if it does not.
         num_read: How many were read so far.
         damage: Why `frames` ended before the end; None while all is well.
     """
 
-    def __init__(self, container: Any, name: str) -> None:
-        self._container, self.name = container, name
+    def __init__(self, container: Any, source: Path | Live, stopped: threading.Event) -> None:
+        self._container, self._stopped = container, stopped
+        self._is_camera = isinstance(source, Live) and source.camera is not None
         self._stream = container.streams.video[0]
         self.rate = Fraction(self._stream.average_rate or FALLBACK_RATE)
         self.num_frames: int | None = self._stream.frames or None
         self.num_read = 0
         self.damage: str | None = None
 
-    def frames(self) -> Iterator[Pixels]:
-        """RGB uint8 `(H, W, 3)`, upright; where the file is damaged, those before, and `damage` is set."""
-        size = None
+    def frames(self) -> Iterator[tuple[int, Pixels]]:
+        """Frames, each with its place in a video of `rate`.
+
+        What is too slow for a camera misses some of its frames: their places stay free, so that time goes on as it did.
+
+        Yields:
+            Place, growing from 0, and RGB uint8 `(H, W, 3)`, upright. Where the source is damaged, those before, and
+            `damage` is set.
+        """
+        size, place, first = None, -1, None
         try:
             for frame in self._container.decode(self._stream):
                 pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
@@ -53,43 +82,88 @@ class Clip:
                 if pixels.shape != size:
                     self.damage = "the next one has another size"
                     return
+                place += 1
+                if self._is_camera and frame.time is not None:
+                    first = frame.time if first is None else first
+                    place = max(place, round((frame.time - first) * self.rate))
                 self.num_read += 1
-                yield pixels
+                yield place, pixels
+                if self._is_camera and self._stopped.is_set():
+                    return
         except _av().FFmpegError as error:
-            self.damage = error.strerror
+            self.damage = None if self._stopped.is_set() else error.strerror
             return
         if self.num_frames and self.num_read < self.num_frames:
             self.damage = f"{self.num_frames} are announced"
 
 
 @contextmanager
-def open_clip(path: Path, max_pixels: int) -> Iterator[Clip]:
+def open_clip(source: Path | Live, max_pixels: int, stopped: threading.Event | None = None) -> Iterator[Clip]:
     """Open a video for reading.
 
     Args:
-        path: The file.
+        source: A file, or what is live.
         max_pixels: Frames of more are refused before they are decoded.
+        stopped: Ends what is live when it is set, from any thread: of standard input, all is seen that came until then.
 
     Raises:
-        InputError: The extra is not installed.
-        DatasetError: The file is no video, or its frames are too large.
+        InputError: The extra is not installed, or there are no cameras on this system.
+        DatasetError: The source is no video, or its frames are too large.
     """
-    av = _av()
-    try:
-        container = av.open(str(path))
-    except av.FFmpegError as error:
-        raise DatasetError(f"{path} is no video that can be read ({error.strerror}); convert it to mp4") from error
-    with container:
+    stopped = stopped or threading.Event()
+    with _container(source, stopped) as container:
+        name = source.name if isinstance(source, Live) else source
         if not container.streams.video:
-            raise DatasetError(f"{path} has no pictures in it; give a video")
+            raise DatasetError(f"{name} has no pictures in it; give a video")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         if stream.width * stream.height > max_pixels:
             raise DatasetError(
-                f"{path} has frames of {stream.height}x{stream.width} pixels; at most {max_pixels:,} are read: "
+                f"{name} has frames of {stream.height}x{stream.width} pixels; at most {max_pixels:,} are read: "
                 "raise --max-pixels or make it smaller"
             )
-        yield Clip(container, str(path))
+        yield Clip(container, source, stopped)
+
+
+def _container(source: Path | Live, stopped: threading.Event) -> Any:
+    av = _av()
+    try:
+        if isinstance(source, Path):
+            return av.open(str(source))
+        if source.camera is None:
+            return av.open(_StandardInput(stopped))
+        address, device = _address(source.camera)
+        return av.open(address, format=device)
+    except av.FFmpegError as error:
+        why = error.strerror
+        if isinstance(source, Path):
+            message = f"{source} is no video that can be read ({why}); convert it to mp4"
+        elif source.camera is None:
+            message = f"standard input holds no video that can be read ({why}); {_STREAMS}"
+        else:
+            message = f"{source.name} cannot be used ({address}: {why}); connect it, or end what else uses it"
+        raise DatasetError(message) from error
+    except ValueError as error:  # av.FFmpegError is one for some reasons
+        raise InputError(f"this PyAV reads no cameras ({error}); give a file or a stream on standard input") from error
+
+
+def _address(camera: int) -> tuple[str, str]:
+    """What FFmpeg calls a camera, and the device that it reads it by."""
+    return (str(camera), "avfoundation") if sys.platform == "darwin" else (f"/dev/video{camera}", "v4l2")
+
+
+class _StandardInput:
+    """Standard input as a file that ends when reading is stopped, even while nothing comes."""
+
+    def __init__(self, stopped: threading.Event) -> None:
+        self._stopped, self._handle = stopped, sys.stdin.fileno()
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, `size` at most; none at the end."""
+        while not self._stopped.is_set():
+            if sys.platform == "win32" or select.select([self._handle], [], [], _LOOK_SECONDS)[0]:
+                return os.read(self._handle, size)
+        return b""
 
 
 class ClipWriter:
@@ -115,8 +189,13 @@ class ClipWriter:
             self._container.mux(self._stream.encode())
             self._container.close()
 
-    def write(self, picture: Pixels) -> None:
-        """Append a frame, RGB uint8 `(H, W, 3)`, all of one size; an odd side gets one line of background more."""
+    def write(self, place: int, picture: Pixels) -> None:
+        """Append a frame, which is shown until the place of the next one.
+
+        Args:
+            place: Of the frame, counted at the rate; larger than those before.
+            picture: RGB uint8 `(H, W, 3)`, all of one size; an odd side gets one line of background more.
+        """
         height, width = picture.shape[:2]
         if height % 2 or width % 2:  # a pixel of colour stands for 2x2 in yuv420p
             even = np.full((height + height % 2, width + width % 2, 3), BACKGROUND, np.uint8)
@@ -127,6 +206,7 @@ class ClipWriter:
             self._stream.height, self._stream.width = picture.shape[:2]
             self._stream.pix_fmt = "yuv420p"
         frame = _av().VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        frame.pts, frame.time_base = place, 1 / self._rate
         self._container.mux(self._stream.encode(frame))
 
 

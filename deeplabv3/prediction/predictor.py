@@ -22,6 +22,7 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import autocast, choose_device
 from deeplabv3.model.exported import ExportedModel
 from deeplabv3.model.load import load_for_inference
+from deeplabv3.prediction.clips import Live
 from deeplabv3.prediction.render import colorize, overlay, save_picture, with_legend
 from deeplabv3.prediction.sources import find_images, find_videos, result_stems
 from deeplabv3.prediction.upsampling import upsampled_argmax
@@ -192,13 +193,14 @@ def predict(config: PredictConfig) -> list[Path]:
             model, label_set = load_for_inference(config.model, config.inference)
         broken: list[DatasetError] = []
         with ending_together():
-            for path, result in track(share_of(todo), "predicting"):
+            for source, result in track(share_of(todo), "predicting"):
                 try:
                     if isinstance(result, VideoResult):
                         segment = partial(predict_image, model, inference=config.inference)
-                        predict_video(path, result.overlay, segment, label_set, config)
+                        predict_video(source, result.overlay, segment, label_set, config)
                         continue
-                    image = read_image(path, max_pixels=config.max_pixels)
+                    assert isinstance(source, Path)
+                    image = read_image(source, max_pixels=config.max_pixels)
                 except DatasetError as error:  # one broken file must not cost the others their results
                     broken.append(error)
                     continue
@@ -212,12 +214,13 @@ def predict(config: PredictConfig) -> list[Path]:
     return [result.overlay for _, result in jobs]
 
 
-def _jobs(config: PredictConfig) -> list[tuple[Path, Results | VideoResult]]:
-    """Every file with its results, of which none is there unless that is wanted."""
+def _jobs(config: PredictConfig) -> list[tuple[Path | Live, Results | VideoResult]]:
+    """Every source with its results, of which none is there unless that is wanted."""
     videos, others = find_videos(config.inputs)
     images = find_images(others, leave_out=[config.out / kind for kind in KINDS])
     results: list[Results | VideoResult] = [Results(config.out, stem) for stem in result_stems(images)]
-    results += [VideoResult(config.out, stem) for stem in result_stems(videos, VIDEO_RESULT)]
+    names = [Path(video.name) if isinstance(video, Live) else video for video in videos]
+    results += [VideoResult(config.out, stem) for stem in result_stems(names, VIDEO_RESULT)]
     require_writable(config.out)
     if not (config.overwrite or config.resume):
         refuse_to_overwrite(path for result in results for path in result.paths)
@@ -229,7 +232,7 @@ class VideoResult:
 
     Args:
         folder: Holds it.
-        stem: Name of the video without ending.
+        stem: Name of the video without ending, or of what is live.
     """
 
     def __init__(self, folder: Path, stem: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from deeplabv3.data.cityscapes import IMAGES
 from deeplabv3.data.images import SUFFIXES
 from deeplabv3.errors import InputError
 from deeplabv3.prediction.clips import SUFFIXES as VIDEO_SUFFIXES
+from deeplabv3.prediction.clips import Live
 
 
 def find_images(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Path]:
@@ -42,17 +44,22 @@ def find_images(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[P
     return list(found.values())
 
 
-def find_videos(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
+def find_videos(inputs: Sequence[str]) -> tuple[list[Path | Live], list[str]]:
     """The videos among what was typed, each once, and the rest, which means images.
 
-    A video is named by its ending, in a path or a pattern; folders are searched for images alone.
+    A video is named by its ending, in a path or a pattern; folders are searched for images alone. `-` is standard
+    input, and a number that names no file is a camera.
 
     Raises:
-        InputError: A name with the ending of a video names nothing.
+        InputError: A name with the ending of a video names nothing, or nothing is sent to standard input.
     """
-    videos: dict[Path, Path] = {}
+    videos: dict[Path | Live, Path | Live] = {}
     others = []
     for text in inputs:
+        live = _live(text)
+        if live is not None:
+            videos[live] = live
+            continue
         if Path(text).suffix.lower() not in VIDEO_SUFFIXES or Path(text).is_dir():
             others.append(text)
             continue
@@ -62,6 +69,19 @@ def find_videos(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
         for match in matches:
             videos.setdefault(match.resolve(), match)
     return list(videos.values()), others
+
+
+def _live(text: str) -> Live | None:
+    if text == "-":
+        if sys.stdin is None or sys.stdin.isatty():
+            raise InputError(
+                "nothing is sent to standard input; send images or a video, as in: "
+                "ffmpeg -i drive.mp4 -f mpegts - | deeplabv3 predict - --model MODEL"
+            )
+        return Live("stdin")
+    if text.isascii() and text.isdecimal() and not Path(text).exists():
+        return Live(f"camera{int(text)}", int(text))
+    return None
 
 
 def result_stems(images: Sequence[Path], ending: str = ".png") -> list[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +16,22 @@ from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.errors import DatasetError
 from deeplabv3.files import open_whole
-from deeplabv3.prediction.clips import ClipWriter, open_clip
+from deeplabv3.prediction.clips import ClipWriter, Live, open_clip
 from deeplabv3.prediction.pipeline import overlapped
 from deeplabv3.prediction.render import colorize, overlay, with_entries
 from deeplabv3.progress import Progress
 
 
 def predict_video(
-    path: Path, out: Path, segment: Callable[[Pixels], Pixels], label_set: LabelSet, config: PredictConfig
+    source: Path | Live, out: Path, segment: Callable[[Pixels], Pixels], label_set: LabelSet, config: PredictConfig
 ) -> None:
     """Segment each frame of a video and write the overlays, with a legend of all classes, as a video.
 
-    Decoding, the network and encoding overlap. The file is there when it is complete.
+    Decoding, the network and encoding overlap. The file is there when it is complete; SIGINT and SIGTERM end what is
+    live, and what was recorded until then is kept.
 
     Args:
-        path: The video.
+        source: The video.
         out: The MP4 file to write.
         segment: From an image, RGB uint8 `(H, W, 3)`, to its trainIds, uint8 `(H, W)`.
         label_set: Its classes.
@@ -37,31 +41,64 @@ def predict_video(
         DatasetError: The video cannot be read, or not to its end; frames before the damage are written.
         OutputError: The file cannot be written.
     """
-    with open_clip(path, config.max_pixels) as clip:
+    stopped = threading.Event()
+    with (
+        signals_to(stopped.set) if isinstance(source, Live) else nullcontext(),
+        open_clip(source, config.max_pixels, stopped) as clip,
+    ):
         start = time.monotonic()
         with (
-            Progress(path.name, clip.num_frames) as progress,
+            Progress(source.name, clip.num_frames) as progress,
             open_whole(out) as file,
             ClipWriter(file, clip.rate) as writer,
         ):
 
-            def segmented(image: Pixels) -> tuple[Pixels, Pixels]:
-                return image, segment(image)
+            def segmented(frame: tuple[int, Pixels]) -> tuple[int, Pixels, Pixels]:
+                place, image = frame
+                return place, image, segment(image)
 
-            def write(result: tuple[Pixels, Pixels]) -> None:
-                image, prediction = result
+            def write(result: tuple[int, Pixels, Pixels]) -> None:
+                place, image, prediction = result
                 picture = overlay(image, colorize(prediction, label_set), config.opacity)
-                writer.write(with_all_classes(picture, label_set) if config.legend else picture)
+                writer.write(place, with_all_classes(picture, label_set) if config.legend else picture)
                 rate = (progress.done + 1) / (time.monotonic() - start)
                 progress.advance(note=f"{rate:.1f} frames a second")
 
             overlapped(clip.frames(), segmented, write)
             if not clip.num_read:
-                raise DatasetError(f"{path} holds no frame that can be read ({clip.damage}); nothing is written")
+                raise DatasetError(f"{source.name} holds no frame that can be read ({clip.damage}); nothing is written")
         if clip.damage:
             raise DatasetError(
-                f"{path} is damaged: it ends after {clip.num_read} frames ({clip.damage}); these are written to {out}"
+                f"{source.name} is damaged: it ends after {clip.num_read} frames ({clip.damage}); "
+                f"these are written to {out}"
             )
+
+
+@contextmanager
+def signals_to(stop: Callable[[], None]) -> Iterator[None]:
+    """While in the block, the first SIGINT or SIGTERM calls `stop`; the second does what it does elsewhere.
+
+    Outside the main thread, where Python has no signals, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def receive(*_: object) -> None:
+        restore()
+        stop()
+
+    for number in before:
+        signal.signal(number, receive)
+    try:
+        yield
+    finally:
+        restore()
 
 
 def with_all_classes(picture: Pixels, label_set: LabelSet) -> Pixels:

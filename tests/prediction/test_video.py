@@ -31,8 +31,8 @@ def mean_error(picture, expected):
 
 def write_clip(path, frames, rate=RATE):
     with path.open("w+b") as file, ClipWriter(file, rate) as writer:
-        for frame in frames:
-            writer.write(frame)
+        for place, frame in enumerate(frames):
+            writer.write(place, frame)
     return path
 
 
