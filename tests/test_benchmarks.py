@@ -33,6 +33,7 @@ def assert_is_documented_form(found):
         assert min(row["ours"], row["peer"], row["ratio"]) > 0
 
 
+@pytest.mark.slow
 def test_train_cpu_compares_equal_networks():
     words = ("--backbones", "resnet50", "--precisions", "float32", "--rounds", "1")
     table, found = run("train_cpu.py", *words)

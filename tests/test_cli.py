@@ -52,7 +52,7 @@ def test_streets_train_evaluate_predict(tmp_path):
     assert "best validation mIoU" in (tmp_path / "report" / "index.html").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_stopped_process_says_how_to_go_on(streets, tmp_path, number):
     run = tmp_path / "run"
     words = ["train", str(streets), str(run), *TINY, "--phases", "[{epochs: 500, learning_rate: 0.05}]"]

@@ -61,14 +61,14 @@ def scored(folders):
     return by
 
 
-@pytest.mark.parametrize("processes", [2, 3, 4])
+@pytest.mark.parametrize("processes", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_scores_are_those_of_one_process(scored, processes):
     for process in scored(processes):
         for split, expected in scored(1)[0].items():
             assert process[split]["scores"] == expected["scores"], split
 
 
-@pytest.mark.parametrize("processes", [2, 3, 4])
+@pytest.mark.parametrize("processes", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_each_frame_is_scored_once(scored, folders, processes):
     for size in SIZES:
         names = [name for share in scored(processes) for name in share[f"{size} 0"]["names"]]

@@ -129,7 +129,7 @@ def interrupt(ranks, whole, folder, number, times):
     print(f"{count} interruptions, {len(stops)} of them saved")
 
 
-@pytest.mark.parametrize(("number", "times"), [(signal.SIGKILL, 20), (signal.SIGTERM, 5), (signal.SIGINT, 5)])
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGKILL, 20), (signal.SIGTERM, 2), (signal.SIGINT, 2)])
 def test_interrupted_run_is_uninterrupted(ranks, whole, tmp_path, number, times):
     interrupt(ranks, whole, tmp_path, number, times)
 
