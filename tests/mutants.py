@@ -184,22 +184,26 @@ def reaches(copy: Path, files: list[str]) -> dict[str, dict[str, Reach]]:
     return found
 
 
-def is_noticed(copy: Path, fault: Fault, reach: dict[str, dict[str, Reach]]) -> bool:
-    """Whether a test fails, ends or hangs with a fault."""
+def outcome(copy: Path, fault: Fault, reach: dict[str, dict[str, Reach]]) -> str:
+    """What the tests make of a fault: "failed", "hung" or "unnoticed"."""
     all_tests = {test: own for file in GUARDS[fault.module] for test, own in reach.get(file, {}).items()}
     lines = {(fault.module, line) for line in fault.lines}
     direct = [test for test, own in all_tests.items() if own.lines & lines or not lines]
     apart = [test for test, own in all_tests.items() if _ELSEWHERE in own.lines and test not in direct]
     tests = [*sorted(direct, key=lambda test: all_tests[test].seconds), *apart]
+    if not tests:
+        return "unnoticed"
     path = copy / fault.module
     whole = path.read_text()
     path.write_text(fault.source)
     try:
         seconds = 15 + 2 * sum(all_tests[test].seconds for test in tests)
-        files = sorted({test.split("::")[0] for test in tests})
-        return bool(tests) and in_a_process(copy, files, Choice(tests), seconds) not in (0, 5)  # 5: none was run
+        code = in_a_process(copy, sorted({test.split("::")[0] for test in tests}), Choice(tests), seconds)
     finally:
         path.write_text(whole)
+    if code == -signal.SIGALRM:
+        return "hung"
+    return "unnoticed" if code in (0, 5) else "failed"  # 5: none was run
 
 
 def main(words: list[str] | None = None) -> tuple[list[str], int]:
@@ -221,8 +225,7 @@ def main(words: list[str] | None = None) -> tuple[list[str], int]:
     num_excluded -= len(faults)
     if options.sample:
         faults = random.Random(options.seed).sample(faults, min(options.sample, len(faults)))
-    tried: list[Fault] = []
-    unnoticed: list[Fault] = []
+    tried: dict[Fault, str] = {}
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):  # which shows what there is
         copy = Path(folder) / "copy"
@@ -232,22 +235,22 @@ def main(words: list[str] | None = None) -> tuple[list[str], int]:
             for stale in (copy / module).parent.glob(f"__pycache__/{Path(module).stem}.*"):
                 stale.unlink()
         for fault in faults:
-            if not is_noticed(copy, fault, reach):
-                unnoticed.append(fault)
+            tried[fault] = outcome(copy, fault, reach)
+            if tried[fault] == "unnoticed":
                 print(f"{fault.module}: {fault.change}", flush=True)
-            tried.append(fault)
             if len(tried) % 50 == 0:
-                print(f"{len(tried)} of {len(faults)} tried, {len(unnoticed)} not noticed", flush=True)
-    _print_table(tried, unnoticed, num_excluded, time.perf_counter() - start)
+                print(f"{len(tried)} of {len(faults)} tried", flush=True)
+    _print_table(tried, num_excluded, time.perf_counter() - start)
+    unnoticed = [fault for fault, found in tried.items() if found == "unnoticed"]
     return [f"{fault.module}: {fault.change}" for fault in unnoticed], len(tried)
 
 
-def _print_table(faults: list[Fault], unnoticed: list[Fault], num_excluded: int, seconds: float) -> None:
-    print(f"{'module':<50}{'faults':>8}{'noticed':>9}{'share':>8}")
-    for module in [*dict.fromkeys(fault.module for fault in faults), "all"]:
-        total, missed = ([fault for fault in some if module in ("all", fault.module)] for some in (faults, unnoticed))
-        num_noticed = len(total) - len(missed)
-        print(f"{module:<50}{len(total):>8}{num_noticed:>9}{num_noticed / len(total):>8.1%}")
+def _print_table(tried: dict[Fault, str], num_excluded: int, seconds: float) -> None:
+    print(f"{'module':<50}{'faults':>8}{'failed':>9}{'hung':>6}{'noticed':>9}")
+    for module in [*dict.fromkeys(fault.module for fault in tried), "all"]:
+        found = [outcome for fault, outcome in tried.items() if module in ("all", fault.module)]
+        failed, hung = (found.count(outcome) for outcome in ("failed", "hung"))
+        print(f"{module:<50}{len(found):>8}{failed:>9}{hung:>6}{(failed + hung) / len(found):>9.1%}")
     print(f"{num_excluded} that change nothing were left out; {seconds:.0f} s")
 
 
