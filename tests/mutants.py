@@ -214,6 +214,8 @@ def main(words: list[str] | None = None) -> tuple[list[str], int]:
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     options = parser.parse_args(words)
     chosen = options.modules or list(GUARDS)
+    if other := [module for module in chosen if module not in GUARDS]:
+        parser.error(f"{', '.join(other)}: not among the guards, which are {', '.join(GUARDS)}")
     torch.set_num_threads(1)
     Image.init()
     faults = [fault for module in chosen for fault in faults_of(module)]
