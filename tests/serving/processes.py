@@ -70,6 +70,17 @@ class Usage:
         """Memory in use."""
         return int((self._proc / "statm").read_text().split()[1]) * 4096
 
+    def peak_bytes(self) -> int:
+        """The most memory that it ever had in use."""
+        line = re.search(r"VmHWM:\s+(\d+) kB", (self._proc / "status").read_text())
+        assert line
+        return int(line[1]) * 1024
+
+    def children(self) -> list["Usage"]:
+        """Of the processes that it started and that run."""
+        pids = (self._proc / "task" / self._proc.name / "children").read_text().split()
+        return [Usage(int(pid)) for pid in pids]
+
     def held(self) -> tuple[int, int, tuple[str, ...], int]:
         """Handles, threads, children, and open files that were deleted, which are temporary ones."""
         targets = [link.readlink() for link in list((self._proc / "fd").iterdir()) if link.is_symlink()]

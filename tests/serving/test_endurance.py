@@ -68,6 +68,25 @@ def test_ten_thousand_mixed_requests(model, model_path):
     assert found.total() == 10_000
 
 
+def test_largest_images_at_once_need_what_each_may(model, model_path):
+    """Eight frames of 1024x2048 pixels: each holds its picture, its mask and its answer, and one is segmented."""
+    pixels = 1 << 21
+    content = png(np.full((1024, 2048, 3), 90, np.uint8))
+    with serving(model_path, "--device", "cpu", "--max-pixels", str(pixels)) as (child, served):
+        service = Usage(child.pid)
+        assert served.segment(content).status == 200
+        one = service.peak_bytes()
+        replies = []
+        together(8, lambda _: replies.append(served.segment(content)))
+        eight, decoders = service.peak_bytes(), [decoder.peak_bytes() for decoder in service.children()]
+    text = ", ".join(f"{decoder / 1e6:.0f}" for decoder in decoders)
+    print(f"one at a time {one / 1e6:.0f} MB, eight {eight / 1e6:.0f} MB, decoders {text} MB")
+    assert {reply.status for reply in replies} == {200}
+    assert eight - one <= 7 * 8 * pixels + 32_000_000
+    assert decoders
+    assert max(decoders) <= 24 * pixels + 200_000_000
+
+
 def when_admitted(served, content, found):
     """The answer to an image that comes again, rather soon, as long as there is too much to do."""
     while True:
