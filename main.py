@@ -11,7 +11,6 @@ Given neither --num-epochs nor --learning-rate, training runs the protocol behin
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +18,7 @@ from typing import NoReturn
 from deeplabv3.cli import guarded, run_evaluate, run_train
 from deeplabv3.config import ORIGINAL_PHASES, EvaluateConfig, InferenceConfig, ModelConfig, Phase, TrainConfig
 from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX
+from deeplabv3.distributed import leave
 from deeplabv3.errors import CheckpointError, InputError
 
 NAME = "deeplabv3_epoch{epoch}_lr{lr}_wd{wd}"
@@ -173,4 +173,4 @@ def ignored_classes(num_classes: int, ignore_index: int) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

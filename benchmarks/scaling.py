@@ -27,7 +27,7 @@ import torch.distributed as dist
 
 from deeplabv3.config import ModelConfig, Phase, TrainConfig
 from deeplabv3.data.batches import Batch
-from deeplabv3.distributed import num_processes, process_group, rank
+from deeplabv3.distributed import leave, num_processes, process_group, rank
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.learner import Learner, enter_phase, make_learner
 from deeplabv3.training.step import Step, train_step
@@ -120,6 +120,7 @@ def timed_step(learner: Learner, step: Step, number: int, config: TrainConfig) -
 if __name__ == "__main__":
     words = sys.argv[1:]
     if words[:1] == ["one"]:
-        print(measure(int(words[1]), int(words[2]), words[3], words[4]))
+        print(measure(int(words[1]), int(words[2]), words[3], words[4]), flush=True)
+        leave(0)
     else:
         main(*map(int, words[:2]), *words[2:])

@@ -11,7 +11,7 @@ from unittest import mock
 import torch
 
 from deeplabv3.config import EvaluateConfig, InferenceConfig
-from deeplabv3.distributed import process_group, rank
+from deeplabv3.distributed import leave, process_group, rank
 from deeplabv3.evaluation.evaluate import evaluate
 from deeplabv3.evaluation.frames import count_frame
 
@@ -29,3 +29,4 @@ with process_group():
             names = [call.args[0].name for call in counted.call_args_list]
             seen[f"{folder.name} {num_workers}"] = {"names": names, "scores": scores.to_json()}
 (out / f"{rank()}.json").write_text(json.dumps(seen))
+leave(0)

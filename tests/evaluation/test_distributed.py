@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -158,3 +159,23 @@ def test_single_process_needs_no_group():
         assert distributed.sum_over_processes(counts) is counts
         assert distributed.gather(["a"]) == ["a"]
     assert not torch.distributed.is_initialized()
+
+
+def test_several_processes_leave_without_the_interpreters_end(tmp_path):
+    """What is to be done at the exit is done, what was printed is there, and nothing of the interpreter is torn down."""
+    code = (
+        "import atexit, sys\n"
+        "from deeplabv3.distributed import leave\n"
+        "class Torn:\n"
+        "    def __del__(self): print('torn down', file=sys.__stderr__)\n"
+        "torn = Torn()\n"
+        "atexit.register(print, 'tidied up')\n"
+        "print('told', end=' ')\n"
+        "leave(3)\n"
+    )
+    several = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for more, torn in (({}, "torn down\n"), (several, "")):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, **more}
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (3, "told tidied up\n", torn)
