@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -27,6 +28,8 @@ Item = TypeVar("Item")
 PATIENCE = timedelta(days=1)
 """How long a process waits for the others; one that died is noticed at once."""
 
+_TELLING_SECONDS = 10.0
+
 _ENDED: list[Any] = []
 """Groups that were left. Gloo's destructor waits for threads that may be waiting for the interpreter's lock, and
 gradient exchange, if it frees a group last, holds that (pytorch/pytorch issue 56297). So they live until the process
@@ -41,11 +44,16 @@ def leave(code: int) -> NoReturn:
     meets an interpreter that is half gone aborts the process ("terminate called without an active exception"; 6 of 24
     runs of three processes on a busy machine). torchrun takes that for a failure of the run.
 
+    torchrun also ends all others when one has failed. A user's mistake, which all find and the first tells, therefore
+    lets the first go ahead.
+
     Args:
-        code: The exit code.
+        code: The exit code; 2 is a user's mistake.
     """
     if num_processes() == 1:
         sys.exit(code)
+    if code == 2 and not is_first():
+        time.sleep(_TELLING_SECONDS)
     atexit.unregister(_ENDED.clear)
     atexit._run_exitfuncs()  # what others want done at the end, readers and temporary files
     with suppress(OSError):  # whoever reads what is printed may have gone

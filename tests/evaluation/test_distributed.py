@@ -162,7 +162,7 @@ def test_single_process_needs_no_group():
 
 
 def test_several_processes_leave_without_the_interpreters_end(tmp_path):
-    """What is to be done at the exit is done, what was printed is there, and nothing of the interpreter is torn down."""
+    """What is to be done at the exit is done, what was printed is there, and nothing is torn down."""
     code = (
         "import atexit, sys\n"
         "from deeplabv3.distributed import leave\n"
