@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-all mutants check format golden clean
+DOCS := $(VENV)/.docs
+
+.PHONY: install demo test test-all mutants check format golden docs clean
 
 install: $(INSTALLED)
 
@@ -43,5 +45,13 @@ golden: $(INSTALLED)
 	GOLDEN_ACCEPT=1 $(BIN)/python -m pytest -q -k 'golden or keys or flags'
 	git diff --stat tests/golden
 
+# The documentation as a site, in site/. Its tools are installed for this target alone; they need Python 3.11.
+docs: $(DOCS)
+	$(BIN)/mkdocs build --strict
+
+$(DOCS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $(DOCS)
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
