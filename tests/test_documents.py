@@ -2,42 +2,57 @@
 
 import itertools
 import re
-import shlex
 
 import pytest
 import torch
 import yaml
 
-from deeplabv3.cli import VERBS, parse
-from deeplabv3.config import ModelConfig
+from deeplabv3.cli import parse
+from deeplabv3.config import ModelConfig, TrainConfig
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.zoo import ALIASES, PUBLISHED
 from tests.conftest import REPOSITORY
+from tests.pages import PAGES, commands
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-
-
-def commands(page):
-    """Lines that begin with the command, or with torchrun and hold it, without what follows a hash."""
-    for line in page.read_text().splitlines():
-        found = re.match(r"\s+(torchrun .*-m )?(deeplabv3 [a-z].*)", line)
-        words = shlex.split(found[2], comments=True) if found else []
-        if words and words[1] in VERBS and "[--" not in line:
-            yield words[1:]
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@each_page
 def test_commands_are_accepted(page):
-    for verb, *words in commands(page):
-        parse(verb, words)
+    for command in commands(page):
+        if command.words:
+            parse(command.words[0], command.words[1:])
 
 
 def test_commands_are_found():
-    assert sum(len(list(commands(page))) for page in PAGES) >= 5
+    assert sum(bool(command.words) for page in PAGES for command in commands(page)) >= 40
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def fetches(command):
+    """Whether it takes something from elsewhere that is not there on a fresh machine."""
+    if not command.words:
+        return re.search(r"pip install|^make", command.text) is not None
+    config = parse(command.words[0], command.words[1:])
+    named = {str(getattr(config, name, "")) for name in ("model", "weights")}
+    begins = isinstance(config, TrainConfig) and not (config.resume or config.weights)
+    return not named.isdisjoint(ALIASES) or (begins and config.backbone_weights == "imagenet")
+
+
+@each_page
+def test_commands_that_fetch_something_say_so(page):
+    for command in commands(page):
+        assert ("needs a network" in command.comment) == fetches(command), command.text
+
+
+@each_page
+def test_commands_of_several_accelerators_say_so(page):
+    for command in commands(page):
+        if number := re.search(r"--nproc-per-node (\d+)", command.text):
+            assert ("an accelerator" in command.comment) == (int(number[1]) > 2), command.text
+
+
+@each_page
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
