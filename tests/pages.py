@@ -12,7 +12,19 @@ from deeplabv3.cli import VERBS
 from tests.conftest import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-PROGRAMS = ("deeplabv3", "torchrun", "python", "python3", ".venv/bin/python", "pip", "make", "curl", "tensorboard", "cat", "ffmpeg")
+PROGRAMS = (
+    "deeplabv3",
+    "torchrun",
+    "python",
+    "python3",
+    ".venv/bin/python",
+    "pip",
+    "make",
+    "curl",
+    "tensorboard",
+    "cat",
+    "ffmpeg",
+)
 MARKS = ("needs a network", "an accelerator", "needs a camera", "needs CamVid")
 
 

@@ -124,7 +124,7 @@ def reader(tmp_path) -> Reader:
     reader = Reader(tmp_path)
     write_streets(tmp_path / "photos", num_train=1, num_val=1, height=64, width=96, seed=5)
     photo = next((tmp_path / "photos").glob("leftImg8bit/train/*/*.png"))
-    reader.type(f"python -c 'from PIL import Image; Image.open(\"{photo}\").save(\"street.jpg\")'")
+    reader.type(f'python -c \'from PIL import Image; Image.open("{photo}").save("street.jpg")\'')
     (label_set,) = blocks(REPOSITORY / "docs/getting-started.md", "yaml")
     (tmp_path / "ground.yaml").write_text(label_set)
     return reader
@@ -180,7 +180,9 @@ SNIPPETS = [(page, code) for page in PAGES for code in blocks(page, "python") if
 @pytest.mark.parametrize(("page", "code"), SNIPPETS, ids=lambda value: getattr(value, "name", "code"))
 def test_python_of_a_page_runs(equipped, page, code):
     """Published names become the checkpoint; what needs a login is left out."""
-    code = re.sub(r'"(cityscapes-r101|run/checkpoints/best.safetensors)"(?=\))', '"RUN/checkpoints/best.safetensors"', code)
+    code = re.sub(
+        r'"(cityscapes-r101|run/checkpoints/best.safetensors)"(?=\))', '"RUN/checkpoints/best.safetensors"', code
+    )
     lines = [line for line in code.splitlines() if "push_to_hub" not in line]
     if "onnxruntime" in code:
         equipped.type("deeplabv3 export M street.onnx")

@@ -1,6 +1,7 @@
 """The house stands as docs/design.md says: imports point down, sizes hold, the public names are complete."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,12 @@ def imports(path: Path) -> list[str]:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name.split(".")[0] == "deeplabv3"]
     return found
+
+
+def test_picture_shows_these_floors():
+    picture = (PACKAGE.parent / "docs/images/floors.svg").read_text()
+    drawn = [set(names.split(" · ")) for names in re.findall(r'font-weight="bold".*?>(.*?)</text>', picture)]
+    assert drawn == [rooms - {""} for rooms in FLOORS[1:]]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -1,0 +1,29 @@
+"""Predict the images of a folder and use the arrays: python examples/predict_folder.py FOLDER MODEL CLASS.
+
+Prints the share of CLASS in each image and how sure the network is where it sees it; keeps the three pictures of each.
+"""
+
+import sys
+from pathlib import Path
+
+import deeplabv3
+
+
+def main(folder: str, model_name: str, class_name: str) -> None:
+    """Look for one class in every image."""
+    model = deeplabv3.load(model_name)
+    train_id = model.label_set.names.index(class_name)
+    for path in sorted(Path(folder).iterdir()):
+        prediction = model.predict(path, probabilities=True)
+        found = prediction.label == train_id  # bool (H, W)
+        if found.any():
+            assert prediction.probabilities is not None  # float32 (K, H, W)
+            sure = prediction.probabilities[train_id][found].mean()
+            print(f"{path.name}: {found.mean():.1%} {class_name}, mean probability {sure:.2f}")
+        else:
+            print(f"{path.name}: no {class_name}")
+        prediction.save("pictures", path.stem)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
