@@ -21,7 +21,10 @@ from deeplabv3.data.streets import write_streets
 from tests.conftest import REPOSITORY
 from tests.pages import PAGES, Command, blocks, commands
 
-NETWORK = "--width 16 --aspp-channels 8 --crop-size '[32, 48]' --batch-size 3 --device cpu --eval-interval 5"
+NETWORK = (
+    "--backbone resnet18 --backbone-weights none --width 16 --aspp-channels 8 --crop-size '[32, 48]' --batch-size 3 "
+    "--device cpu --eval-interval 5"
+)
 TINY = {
     "streets": "--num-train 6 --num-val 3 --height 64 --width 96",
     "train": f"{NETWORK} --phases '[{{epochs: 20, learning_rate: 0.05}}]'",
