@@ -58,6 +58,14 @@ def test_links_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+def test_pictures_are_small_and_shown_with_a_text():
+    text = "".join(page.read_text() for page in PAGES)
+    shown = dict(re.findall(r"!\[([^\]]+)\]\((?:docs/)?images/([^)]+)\)", text))
+    pictures = list((REPOSITORY / "docs/images").iterdir())
+    assert {picture.name for picture in pictures} == set(shown.values())
+    assert max(picture.stat().st_size for picture in pictures) < 300_000
+
+
 def test_every_published_checkpoint_is_documented():
     text = (REPOSITORY / "docs/weights.md").read_text()
     for name in ALIASES:
