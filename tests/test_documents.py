@@ -111,7 +111,7 @@ def test_label_set_of_the_documents_is_one():
     assert labels.names == ("path", "grass")
 
 
-def test_files_of_the_readme_are_there():
-    tree = (REPOSITORY / "README.md").read_text().split("## Files")[1]
+def test_files_of_the_design_are_there():
+    tree = (REPOSITORY / "docs/design.md").read_text().split("## Files")[1]
     for name in re.findall(r"^  (\w+/|\w+\.py)", tree, re.MULTILINE):
         assert (REPOSITORY / "deeplabv3" / name).exists(), name
