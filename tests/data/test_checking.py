@@ -27,7 +27,8 @@ from deeplabv3.report.balance import balance_png
 from deeplabv3.report.defects import balance_table, check, defect_list, to_json
 from tests.conftest import REPOSITORY
 from tests.data.pictures import PNG, png, saved
-from tests.data.planting import DEFECTS, IDS, SIZE, Tree, make_sound, save
+from tests.data.planting import DEFECTS
+from tests.data.tree import IDS, SIZE, Tree, make_sound, save
 
 
 def test_there_are_enough_kinds():

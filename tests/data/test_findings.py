@@ -8,7 +8,7 @@ from PIL import Image
 
 from deeplabv3.data.checking import check_dataset
 from deeplabv3.data.labels import CITYSCAPES
-from tests.data.planting import SIZE, Tree, save
+from tests.data.tree import SIZE, Tree, save
 
 
 @pytest.fixture
