@@ -41,6 +41,7 @@ NEEDED = 0.9
 """Share of the faults that tests have to notice."""
 
 _PICTURES = ("tests/data/test_guards.py", "tests/data/test_images.py", "tests/data/test_checking.py")
+_PACKS = ("tests/data/test_packing.py", "tests/data/test_packed.py")
 _CHECK = ("tests/data/test_findings.py", "tests/data/test_checking.py")
 _PICKLES = ("tests/model/test_guards.py", "tests/model/test_unpickling.py", "tests/model/test_foreign.py",
             "tests/model/test_hostile.py")  # fmt: skip
@@ -52,12 +53,12 @@ GUARDS = {  # a module and the tests of it
     "deeplabv3/data/findings.py": _CHECK,
     "deeplabv3/data/checking.py": (*_CHECK, "tests/data/test_verifying.py"),
     "deeplabv3/data/surveying.py": _CHECK,
-    "deeplabv3/data/verifying.py": ("tests/data/test_verifying.py", "tests/data/test_packing.py"),
+    "deeplabv3/data/verifying.py": ("tests/data/test_verifying.py", *_PACKS),
     "deeplabv3/data/workers.py": ("tests/data/test_watching.py", "tests/data/test_workers.py"),
     **{f"deeplabv3/model/unpickling/{name}.py": _PICKLES
        for name in ("__init__", "containers", "contents", "convert", "instructions", "limits", "pickles")},
     "deeplabv3/model/checkpoint.py": ("tests/model/test_checkpoint.py", "tests/model/test_integrity.py"),
-    "deeplabv3/files.py": ("tests/test_files.py", "tests/data/test_packing.py"),
+    "deeplabv3/files.py": ("tests/test_files.py", *_PACKS),
     "deeplabv3/training/position.py": ("tests/training/test_restoring.py", "tests/training/test_controls.py"),
     "deeplabv3/training/step.py": ("tests/training/test_step.py", "tests/training/test_numbers.py"),
 }  # fmt: skip

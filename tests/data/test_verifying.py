@@ -4,7 +4,7 @@ import pytest
 
 from deeplabv3.data.checking import check_dataset
 from deeplabv3.data.labels import CITYSCAPES
-from tests.data.test_packing import damage, pack
+from tests.data.packs import damage, pack
 
 
 @pytest.fixture
