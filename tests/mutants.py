@@ -40,11 +40,12 @@ from tests.faults import REPOSITORY, Fault, faults_of
 NEEDED = 0.9
 """Share of the faults that tests have to notice."""
 
-_PICTURES = ("tests/data/test_guards.py", "tests/data/test_images.py", "tests/data/test_checking.py")
+_PICTURES = ("tests/data/test_guards.py", "tests/data/test_pngs.py", "tests/data/test_images.py",
+             "tests/data/test_checking.py")  # fmt: skip
 _PACKS = ("tests/data/test_packing.py", "tests/data/test_packed.py")
 _CHECK = ("tests/data/test_findings.py", "tests/data/test_checking.py")
 _PICKLES = ("tests/model/test_guards.py", "tests/model/test_unpickling.py", "tests/model/test_foreign.py",
-            "tests/model/test_hostile.py")  # fmt: skip
+            "tests/model/test_hostile.py", "tests/model/test_limits.py")  # fmt: skip
 GUARDS = {  # a module and the tests of it
     "deeplabv3/data/pngs.py": _PICTURES,
     "deeplabv3/data/formats.py": _PICTURES,

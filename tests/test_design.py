@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import deeplabv3
+from tests.conftest import REPOSITORY
 
 PACKAGE = Path(deeplabv3.__file__).parent
 MODULES = {
@@ -106,6 +107,16 @@ def test_public_names_are_sorted_and_real():
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = deeplabv3.nothing
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "examples", "tests"])
+def test_files_beside_the_package_fit_too(folder):
+    for path in sorted((REPOSITORY / folder).rglob("*.py")):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 400, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{path}: {node.name}"
 
 
 @pytest.mark.parametrize("words", ["['--help']", "['train', '--help']", "['train', 'a', 'b', '--print_config']"])

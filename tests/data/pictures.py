@@ -7,13 +7,33 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from deeplabv3.data.findings import Unsound
+
 PNG = b"\x89PNG\r\n\x1a\n"
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+VALUES = np.arange(24, dtype=np.uint8).reshape(4, 6)
 _FORMATS_OF_TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 7: "B"}
 
 
 def chunk(name, data):
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+END = chunk(b"IEND", b"")
+
+
+def header(width=6, height=4, bits=8, color=0, more=b""):
+    """The first chunk of a PNG."""
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0) + more)
+
+
+def reason(check, content, *more):
+    """Why a check refuses some bytes, or "" if it does not."""
+    try:
+        check(io.BytesIO(content), *more)
+    except Unsound as error:
+        return error.fault.reason
+    return ""
 
 
 def png(values, bits, color, *, before=(), after=(), interlaced=False, rows=None, filtered=True):
