@@ -59,7 +59,7 @@ bench: $(INSTALLED)
 
 # The documentation as a site, in site/. Its tools are installed for this target alone; they need Python 3.11.
 docs: $(DOCS)
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(DOCS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
