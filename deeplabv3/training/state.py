@@ -26,6 +26,7 @@ from deeplabv3.model.checkpoint import (
     Checkpoint,
     differences,
     load_weights,
+    model_config_of,
     recorded,
     used_weights,
     using_record,
@@ -200,6 +201,7 @@ def restore(checkpoint: Checkpoint, learner: Learner) -> Position:
         CheckpointError: The checkpoint belongs to another model, or is not that of a whole run.
     """
     position = position_of(checkpoint)
+    _require_same_network(checkpoint, learner)
     load_weights(learner.model, checkpoint)
     _restore_momentum(checkpoint, learner, position)
     if learner.average is not None:
@@ -213,6 +215,21 @@ def restore(checkpoint: Checkpoint, learner: Learner) -> Position:
             raise CheckpointError(f"{checkpoint.path} has a scaler/scale of 0; use another checkpoint")
         learner.scaler.load_state_dict({**learner.scaler.state_dict(), "scale": scale, "_growth_tracker": tracker})
     return position
+
+
+def _require_same_network(checkpoint: Checkpoint, learner: Learner) -> None:
+    """Name the options that make another network, before its tensors are compared.
+
+    Raises:
+        CheckpointError: They are not those of the run, and its weights do not fit.
+    """
+    before, now = to_record(model_config_of(checkpoint)), to_record(learner.model.config)
+    changed = ", ".join(f"{name} {before[name]} -> {now[name]}" for name in now if before[name] != now[name])
+    if changed and differences(learner.model.state_dict(), checkpoint.part("model/")):
+        raise CheckpointError(
+            f"{checkpoint.path} is of a run with another network ({changed}); give the options that it began with, "
+            "or train into another folder"
+        )
 
 
 def _restore_momentum(checkpoint: Checkpoint, learner: Learner, position: Position) -> None:

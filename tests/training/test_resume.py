@@ -189,7 +189,7 @@ def test_run_that_lost_its_last_checkpoint_is_not_begun_anew(whole_run, tmp_path
 
 def test_resume_with_another_model_is_refused(whole_run):
     config, _ = whole_run
-    with pytest.raises(CheckpointError, match="belongs to another model"):
+    with pytest.raises(CheckpointError, match="another network .width 16 -> 32.; give the options that it began with"):
         train(replace(config, resume=True, model=replace(config.model, width=32)))
 
 
