@@ -48,7 +48,7 @@ golden: $(INSTALLED)
 # A short form of each benchmark, one after another, some minutes in all: benchmarks/README.md has the long ones. scaling,
 # recipes and exported take longer or need a checkpoint and are left out; train_gpu runs on the CPU here.
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/data.py 4 2 1
+	$(BIN)/python benchmarks/data.py 12 2 1
 	$(BIN)/python benchmarks/streets.py 10
 	$(BIN)/python benchmarks/checking.py 20
 	$(BIN)/python benchmarks/scores.py 2
