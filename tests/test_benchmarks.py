@@ -44,6 +44,7 @@ def test_train_cpu_compares_equal_networks():
         assert row["ratio"] == pytest.approx(row["peer"] / row["ours"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_train_gpu_runs_on_a_cpu():
     words = ("--device", "cpu", "--backbone", "resnet50", "--precisions", "float32", "--compile", "no")
     _, found = run("train_gpu.py", *words, "--warmup", "1", "--matrix", "256")

@@ -38,6 +38,7 @@ def run(folder, name, *words):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_examples_train_score_and_predict(streets, tmp_path):
     ignored = sorted(set(range(34)) - {7, 26})
     (tmp_path / "ground.yaml").write_text(f"{LABELS}ignored_ids: {ignored}\n")

@@ -108,6 +108,7 @@ def test_slow_reader_is_waited_for():
     assert list(read(Numbers(slow), timeout_seconds=30)) == list(range(12))
 
 
+@pytest.mark.slow
 def test_suspended_program_goes_on():
     """Ctrl-Z stops a program and its readers; the time until fg is no silence of theirs."""
     code = (
