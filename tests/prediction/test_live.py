@@ -73,7 +73,7 @@ def remuxed(path, kind):
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "PPM", "mpegts", "matroska"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "PPM", "BMP", "WebP", "mpegts", "matroska"])
 def test_stream_on_standard_input_is_a_video(predict_stream, scenes, clip, kind):  # noqa: F811
     is_video = kind in ("mpegts", "matroska")
     (overlay,) = predict_stream(remuxed(clip, kind) if is_video else images(scenes, kind))
