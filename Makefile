@@ -45,17 +45,9 @@ golden: $(INSTALLED)
 	GOLDEN_ACCEPT=1 $(BIN)/python -m pytest -q -k 'golden or keys or flags'
 	git diff --stat tests/golden
 
-# A short form of each benchmark, one after another, some minutes in all: benchmarks/README.md has the long ones. scaling,
-# recipes and exported take longer or need a checkpoint and are left out; train_gpu runs on the CPU here.
+# Every benchmark in a short form, some minutes: that they run, and which way each ratio points.
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/data.py 12 2 1
-	$(BIN)/python benchmarks/streets.py 10
-	$(BIN)/python benchmarks/checking.py 20
-	$(BIN)/python benchmarks/scores.py 2
-	$(BIN)/python benchmarks/losses.py 2 128 256
-	$(BIN)/python benchmarks/inference.py --size 128 256 --backbone resnet50 --output-strides 16 --frames 1 --matrix 512
-	$(BIN)/python benchmarks/train_cpu.py --backbones resnet50 --precisions float32 --crop 65 --rounds 1 --steps 1
-	$(BIN)/python benchmarks/train_gpu.py --device cpu --backbone resnet50 --precisions float32 --compile no --crop 65 --batch 2 --steps 2 --warmup 1 --matrix 512
+	PYTHON=$(BIN)/python benchmarks/short.sh
 
 # The documentation as a site, in site/. Its tools are installed for this target alone; they need Python 3.11.
 docs: $(DOCS)

@@ -1,6 +1,6 @@
 """Peak memory of segmenting whole frames with a ResNet-18: class by class, against `interpolate(...).argmax(1)`.
 
-    python benchmarks/memory.py
+    python benchmarks/memory.py [height width]
 
 Everything is measured in a process of its own: the largest resident memory that the system saw, less what the process
 had before. "Network" stops at the logits of the feature grid; "whole" goes on to the class of each pixel; "last step"
@@ -32,12 +32,12 @@ WAYS = ("network", "whole ours", "whole plain", "last step ours", "last step pla
 STRIDE = 16
 
 
-def main() -> None:
-    """Measure every size, number of classes and way, and print a table and the JSON line."""
+def main(*size: int) -> None:
+    """Measure every size or the one given, number of classes and way, and print a table and the JSON line."""
     print("MiB at the peak, and seconds")
     print(f"{'frame':<11}{'classes':>8}" + "".join(f"{way:>24}" for way in WAYS))
     rows = []
-    for height, width in SIZES:
+    for height, width in (size,) if size else SIZES:
         for num_classes in CLASSES:
             ways = [way for way in WAYS if "plain" not in way or fits(height, width, num_classes)]
             found = {way: in_own_process(way, height, width, num_classes) for way in ways}
@@ -108,7 +108,7 @@ def peak_mib() -> float:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        main()
+    if len(sys.argv) in (1, 3):
+        main(*(int(word) for word in sys.argv[1:]))
     else:
         print(json.dumps(measure(sys.argv[1], *(int(word) for word in sys.argv[2:]))))

@@ -1,6 +1,6 @@
 """How much of a training run's time is spent waiting for data, with a model as fast as the loader allows.
 
-    python benchmarks/overlap.py [number of worker processes]
+    python benchmarks/overlap.py [number of worker processes] [frames an epoch]
 
 Frames of 2048x1024 are generated and packed; the index lists each of them many times, so that an epoch is as long as
 Cityscapes' own. First the loader's own speed is measured: crops of 769x769, batches of 8. Then the product's own
@@ -32,6 +32,7 @@ from deeplabv3.data.loading import train_batches
 from deeplabv3.data.packed import INDEX, read_index
 from deeplabv3.data.packing import pack_split
 from deeplabv3.training import loop
+from deeplabv3.training.step import Outcome
 
 NUM_FRAMES = 2975
 """The training frames of Cityscapes."""
@@ -42,7 +43,7 @@ LOADS = (1.0, 0.95, 0.8, 0.5)
 """Speed of the model as a share of the loader's."""
 
 
-def main(num_workers: int = 1) -> None:
+def main(num_workers: int = 1, num_frames: int = NUM_FRAMES) -> None:
     """Measure, and print a table and the JSON line."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DEEPLABV3_CACHE"] = str(Path(folder) / "cache")
@@ -50,7 +51,7 @@ def main(num_workers: int = 1) -> None:
         generate(plain, 32)
         for split, number in (("train", 24), ("val", 1)):
             pack_split(plain, packed, split, find_samples(plain, split)[:number], CITYSCAPES)
-        lengthen(packed / "train")
+        lengthen(packed / "train", num_frames)
         config = TrainConfig(
             data_dir=packed,
             run_dir=Path(folder) / "run",
@@ -69,7 +70,7 @@ def main(num_workers: int = 1) -> None:
             first, then = waiting_shares(replace(config, run_dir=Path(folder) / f"run{load}"), seconds / load)
             print(f"{f'{load:.0%} of the speed of the loader':<32}{then:>10.2%}{first:>14.2%}")
             rows.append({"name": f"waiting, model at {load:.0%} of the loader's speed", "ours": then})
-        link(plain)
+        link(plain, min(num_frames, NUM_PLAIN))
         _, then = waiting_shares(replace(config, data_dir=plain, run_dir=Path(folder) / "plain_run"), seconds)
         print(f"{'plain PNGs, at 100%':<32}{then:>10.2%}")
     for row in rows:
@@ -78,11 +79,11 @@ def main(num_workers: int = 1) -> None:
     print(json.dumps({"machine": machine, "rows": rows}))
 
 
-def lengthen(split_dir: Path) -> None:
-    """List the frames of a packed split under other names until there are as many as Cityscapes has."""
+def lengthen(split_dir: Path, num_frames: int) -> None:
+    """List the frames of a packed split under other names until there are so many."""
     split = read_index(split_dir)
     frames = []
-    for number in range(NUM_FRAMES):
+    for number in range(num_frames):
         frame = split.frames[number % len(split.frames)]
         files = {
             kind: replace(getattr(frame, kind), path=f"{number:06d}_{getattr(frame, kind).path}")
@@ -93,10 +94,10 @@ def lengthen(split_dir: Path) -> None:
     (split_dir / INDEX).write_text(longer.to_json())
 
 
-def link(data: Path) -> None:
+def link(data: Path, num_frames: int) -> None:
     """List plain frames under other names too; fewer, since the check before training decodes each."""
     for sample in find_samples(data, "train"):
-        for number in range(1, NUM_PLAIN // 24):
+        for number in range(1, num_frames // 24):
             for path in (sample.image_path, sample.label_path):
                 path.with_name(path.name.replace(sample.name, f"{sample.name}{number:04d}")).hardlink_to(path)
 
@@ -114,9 +115,9 @@ def seconds_a_batch(config: TrainConfig) -> float:
 def waiting_shares(config: TrainConfig, seconds: float) -> tuple[float, float]:
     """The shares of the first and the last epoch of a run whose steps are pauses."""
 
-    def step(*_: object) -> float:
+    def step(_learner: object, _batch: object, rate: float, number: int, *_: object) -> Outcome:
         time.sleep(seconds)
-        return 0.0
+        return Outcome(number, rate, (), torch.zeros(3))
 
     with patch.object(loop, "train_step", step):
         history = loop.train(config)

@@ -101,6 +101,7 @@ def measured(recipe: dict[str, Any], variant: dict[str, Any], data: Path, folder
 def configured(recipe: dict[str, Any], variant: dict[str, Any], data: Path, run_dir: Path, epochs: int) -> TrainConfig:
     """The recipe with the variant's options, in one phase of so many epochs, validated at its end alone."""
     phase = recipe["phases"][0] | {"epochs": epochs}
+    phase.pop("steps", None)
     if "learning_rate" in variant:
         phase["learning_rate"] = variant["learning_rate"]
     places = {"data_dir": data, "run_dir": run_dir, "report": False, "eval_interval": NEVER}

@@ -29,6 +29,7 @@ PATIENCE = timedelta(days=1)
 """How long a process waits for the others; one that died is noticed at once."""
 
 _TELLING_SECONDS = 10.0
+"""How long the others leave the first to tell a mistake; torchrun ends them as soon as it has."""
 
 _ENDED: list[Any] = []
 """Groups that were left. Gloo's destructor waits for threads that may be waiting for the interpreter's lock, and

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -23,6 +24,14 @@ def run(script, *words, tiny=TINY):
     assert done.returncode == 0, done.stderr
     *table, last = done.stdout.splitlines()
     return "\n".join(table), json.loads(last)
+
+
+def test_short_form_and_page_name_every_script():
+    folder = REPOSITORY / "benchmarks"
+    scripts = {path.name for path in folder.glob("*.py")} - {"torchvision_peer.py"}
+    short = set(re.findall(r"^ *(?:\w+=\S+ )?bench (\S+)", (folder / "short.sh").read_text(), re.MULTILINE))
+    page = set(re.findall(r"^\| `(\S+)` \|", (folder / "README.md").read_text(), re.MULTILINE))
+    assert short == page == scripts
 
 
 def assert_is_documented_form(found):
@@ -99,3 +108,13 @@ def test_inference_compares_time_and_memory():
     for row in found["rows"]:
         key = "ms" if row["unit"] == "ms a frame" else "mib"
         assert row["peer"] == min(row["details"][peer][key] for peer in ("torchvision", "smp"))
+
+
+@pytest.mark.slow
+def test_overlap_measures_the_waiting_of_a_run():
+    table, found = run("overlap.py", "1", "96", tiny=())
+    assert "at 100%" in table
+    assert len(found["rows"]) == 4
+    for row in found["rows"]:
+        assert 0 <= row["ours"] <= 1
+        assert row["unit"] == "share of the time"

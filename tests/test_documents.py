@@ -52,7 +52,7 @@ def test_commands_of_several_accelerators_say_so(page):
             assert ("an accelerator" in command.comment) == (int(number[1]) > 2), command.text
 
 
-@each_page
+@pytest.mark.parametrize("page", [*PAGES, REPOSITORY / "CONTRIBUTING.md"], ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target

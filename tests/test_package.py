@@ -47,6 +47,7 @@ def test_every_file_of_the_package_is_in_both(built):
         members = {member.name.partition("/")[2]: member.size for member in source}
     assert files_of_the_package() | {"LICENSE", "README.md", "pyproject.toml"} <= set(members)
     assert max(members.values()) < 500_000
+    assert not any(name.startswith("tests/") for name in members)  # half of them would be a broken suite
 
 
 def test_wheel_runs_outside_the_checkout(built, tmp_path):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from deeplabv3.data.labels import IGNORE_INDEX
 from deeplabv3.errors import InputError
 
 _SHARED_DIR = Path("/dev/shm")  # where Linux keeps memory that processes share
@@ -23,12 +25,18 @@ class Batch:
         label: trainIds, uint8 `(N, H, W)`.
         names: The frames' names.
         color: What `photometric.recolored` changes the images by, float32 `(N, 3, 4)`; None if nothing.
+        num_labelled: How many pixels are not ignored.
     """
 
     image: Tensor
     label: Tensor
     names: tuple[str, ...]
     color: Tensor | None = None
+    num_labelled: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count here, in the thread that receives batches, so that no step waits; torch takes 20 times as long."""
+        object.__setattr__(self, "num_labelled", int(np.count_nonzero(self.label.cpu().numpy() != IGNORE_INDEX)))
 
 
 class SharedBatches:

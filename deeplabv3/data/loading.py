@@ -100,9 +100,8 @@ class TrainReader:
             image, label = (image.pin_memory(), label.pin_memory()) if pin_memory else (image, label)
         # The pixels stay interleaved: the batch is channels-last, which convolutions want anyway.
         image = image.permute(0, 3, 1, 2)  # (N, 3, H, W)
-        if not self.config.photometric_distortion:
-            return Batch(image, label, made.names)
-        return Batch(image, label, made.names, torch.from_numpy(np.stack(made.colors)).float())
+        colors = torch.from_numpy(np.stack(made.colors)).float() if self.config.photometric_distortion else None
+        return Batch(image, label, made.names, colors)
 
     def name_of(self, place: int) -> str:
         """The image of a frame."""

@@ -81,7 +81,7 @@ def steps_of(
             return
         except DatasetError as own:
             error = own
-        sums = [_importance(part.label, weights) for part in parts]
+        sums = [_importance(part, weights) for part in parts]
         totals, signals, errors = zip(*everyones([sum(sums), stop.number, float(error is not None)]), strict=True)
         if any(errors):
             raise next(filter(None, gather([error])))
@@ -92,14 +92,14 @@ def steps_of(
 
 def single_step(batch: Batch) -> Step:
     """A step of one process that takes its batch as a whole."""
-    return Step([batch], [1.0], is_empty=bool((batch.label == IGNORE_INDEX).all()))
+    return Step([batch], [1.0], is_empty=not batch.num_labelled)
 
 
-def _importance(label: Tensor, class_weights: Tensor | None) -> float:
-    """How much of the batch's mean the pixels of a label map `(N, H, W)` are, before it is divided."""
+def _importance(part: Batch, class_weights: Tensor | None) -> float:
+    """How much of the batch's mean the pixels of a part are, before it is divided."""
     if class_weights is None:
-        return float((label != IGNORE_INDEX).sum())
-    counts = torch.bincount(label.flatten(), minlength=IGNORE_INDEX + 1)[: len(class_weights)]
+        return float(part.num_labelled)
+    counts = torch.bincount(part.label.flatten(), minlength=IGNORE_INDEX + 1)[: len(class_weights)]
     return float(counts.double() @ class_weights)
 
 
