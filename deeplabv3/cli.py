@@ -144,6 +144,8 @@ def run_unpack(config: UnpackConfig) -> None:
     from deeplabv3.progress import Progress
 
     splits = packed_splits(config.data_dir)
+    if not config.data_dir.is_dir():
+        raise InputError(f"there is no folder {config.data_dir}; give one that deeplabv3 pack has written")
     if not splits:
         raise InputError(f"{config.data_dir} is no packed data set; give the folder that deeplabv3 pack has written")
     if config.out.resolve().is_relative_to(config.data_dir.resolve()):

@@ -155,7 +155,7 @@ def bad(tmp_path_factory) -> Path:
         (["train", "{streets}", "{tmp}/run", "--config", "{tmp}/no.yaml"], "no.yaml"),
         (["evaluate", "{streets}", "--model", "{tmp}/no.safetensors"], "there is no checkpoint {tmp}/no.safetensors"),
         (["evaluate", "{streets}", "--model", "{tmp}/file"], "{tmp}/file is text"),
-        (["predict", "{tmp}/none.png", "--model", "{tmp}/file"], "no image is found for '{tmp}/none.png'"),
+        (["predict", "{tmp}/none.png", "--model", "{tmp}/file"], "there is no file or folder '{tmp}/none.png'"),
         (["report", "{streets}"], "nothing to score is given; give --model PATH or --predictions PATH"),
         (["report", "{streets}", "--model", "{bad}/net", "--num-worst", "-1"], "num_worst is -1; give at least 0"),
         (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplabv3.data.cityscapes import IMAGES, LABELS
+from deeplabv3.data.cityscapes import IMAGES, LABELS, require_data_dir
 from deeplabv3.data.findings import Finding, Findings, SplitCounts, in_order
 from deeplabv3.data.images import ranges
 from deeplabv3.data.labels import IGNORE_INDEX, UNKNOWN, LabelSet, may_be_train_ids
@@ -52,8 +52,7 @@ def check_dataset(
     Raises:
         DatasetError: There is no such folder, or it holds neither images nor labels.
     """
-    if not data_dir.is_dir():
-        raise DatasetError(f"there is no folder {data_dir}; give the one that holds {IMAGES}/ and {LABELS}/")
+    require_data_dir(data_dir)
     is_packed = bool(packed_splits(data_dir))
     if not is_packed and not any((data_dir / folder).is_dir() for folder in (IMAGES, LABELS)):
         raise DatasetError(f"{data_dir} holds neither {IMAGES}/ nor {LABELS}/; give the folder that holds both")

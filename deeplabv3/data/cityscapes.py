@@ -43,6 +43,16 @@ class Sample:
     place: Place | None = None
 
 
+def require_data_dir(data_dir: Path) -> None:
+    """Refuse a data set that is not there.
+
+    Raises:
+        DatasetError: There is no such folder.
+    """
+    if not data_dir.is_dir():
+        raise DatasetError(f"there is no folder {data_dir}; give the one that holds {IMAGES}/ and {LABELS}/")
+
+
 def find_images(data_dir: Path, split: str) -> list[Path]:
     """All image files of a split, labelled or not, sorted by name.
 
@@ -54,9 +64,8 @@ def find_images(data_dir: Path, split: str) -> list[Path]:
             f"{data_dir} is a packed data set and image files are wanted; give the plain one, or get it back with "
             f"deeplabv3 unpack {data_dir} FOLDER"
         )
+    require_data_dir(data_dir)
     root = data_dir / IMAGES / split
-    if not data_dir.is_dir():
-        raise DatasetError(f"there is no folder {data_dir}; give the one that holds {IMAGES}/ and {LABELS}/")
     if not root.is_dir():
         raise DatasetError(f"there is no folder {root}; {_expected(split)}")
     images = sorted(path for path in root.glob("*/*") if _is_image(path))
@@ -114,6 +123,7 @@ def find_labels(data_dir: Path, split: str) -> list[Sample]:
     """
     if packed := _packed_samples(data_dir, split):
         return packed
+    require_data_dir(data_dir)
     root = data_dir / LABELS / split
     endings = [f"_{LABELS}_{kind}.png" for kind in ("labelIds", "labelTrainIds")]
     stems = {

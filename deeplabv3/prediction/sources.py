@@ -36,9 +36,8 @@ def find_images(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[P
         else:
             matches = sorted(file for file in map(Path, glob.glob(text, recursive=True)) if _is_input(file, results))
         if not matches:
-            raise InputError(
-                f"no image is found for {text!r}; give a file, a folder or a pattern of {', '.join(SUFFIXES)}"
-            )
+            what = "no image is found for" if glob.has_magic(text) or path.is_dir() else "there is no file or folder"
+            raise InputError(f"{what} {text!r}; give a file, a folder or a pattern of {', '.join(SUFFIXES)}")
         for match in matches:
             found.setdefault(match.resolve(), match)
     return list(found.values())

@@ -266,6 +266,7 @@ def test_pack_and_unpack_are_verbs(streets, tmp_path, capsys):
         (["pack", "{streets}", "{plain}"], "holds a data set as plain files; choose a folder of its own"),
         (["pack", "{streets}", "{file}"], "is a file; choose another one"),
         (["unpack", "{streets}", "{out}"], "is no packed data set"),
+        (["unpack", "{out}/none", "{out}"], "there is no folder"),
         (["unpack", "{packed}", "{packed}/plain"], "lies in the packed data set"),
         (["submit", "{packed}", "--check", "x.zip", "--split", "val"], "deeplabv3 unpack"),
     ],

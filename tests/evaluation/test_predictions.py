@@ -141,6 +141,8 @@ def test_report_without_images(config, tmp_path):
 def test_no_labels(config, tmp_path):
     with pytest.raises(DatasetError, match="0 labels in .*; expected are files like gtFine/val/<city>/"):
         evaluate(replace(config, data_dir=tmp_path))
+    with pytest.raises(DatasetError, match=r"there is no folder .*/none; give the one that holds leftImg8bit/"):
+        evaluate(replace(config, data_dir=tmp_path / "none"))
 
 
 def test_labels_of_a_file_have_their_effect(config, tmp_path):

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -52,10 +53,17 @@ def test_files_folders_and_patterns_are_found_once(folder):
     assert [path.name for path in find_images([str(folder / "**" / "*.png")])] == ["b.png", "c_leftImg8bit.png"]
 
 
-@pytest.mark.parametrize("text", ["nothing", "nothing/*.png"])
-def test_input_that_names_nothing(tmp_path, text):
-    with pytest.raises(InputError, match=f"no image is found for '{tmp_path}/nothing.*give a file"):
-        find_images([str(tmp_path / text)])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nothing", "there is no file or folder '{}/nothing'; give"),
+        ("nothing/*.png", "no image is found for '{}/nothing/*.png'; give"),
+        ("", "no image is found for '{}/'; give"),
+    ],
+)
+def test_input_that_names_nothing(tmp_path, text, message):
+    with pytest.raises(InputError, match=re.escape(message.format(tmp_path))):
+        find_images([f"{tmp_path}/{text}"])
 
 
 def test_results_are_named_after_their_image(tmp_path):
