@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
@@ -48,7 +49,7 @@ def make_parser(verb: str, cls: type, positional: Sequence[str]) -> Any:
             return re.sub(r"--(?!print_config)\w+", lambda flag: flag[0].replace("_", "-"), text)
 
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            raise InputError(_told(message)) from ex
+            raise InputError(_told(message, self._option_string_actions)) from ex
 
     parser = Parser(prog=f"deeplabv3 {verb}", description=(cls.__doc__ or "").splitlines()[0])
     parser.add_argument("--config", action="config", help="YAML file with any of these options; flags override it.")
@@ -124,14 +125,22 @@ def _field_helps(cls: type) -> dict[str, str]:
     return helps
 
 
-def _told(message: str) -> str:
+def _told(message: str, flags: Iterable[str]) -> str:
     """A parser's message of several lines as one, with flags as they are typed and types as they are called."""
+    if unknown := re.fullmatch(r"unrecognized arguments: (-\S+).*", message, re.DOTALL):
+        name, known = printable(unknown[1]).replace("_", "-"), [flag.replace("_", "-") for flag in flags]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        return f"there is no option {name}; " + (f"is {near[0]} meant? " if near else "") + "see --help"
+    if message.startswith("unrecognized arguments: "):
+        return f"{printable(message.partition(': ')[2])}: nothing is expected there; see --help"
     line = printable(message, most=1000)
     line = re.sub(r'Parser key "([\w.]+)": ?', lambda key: f"--{key[1].replace('_', '-')}: ", line)
     line = re.sub(r"--\w+", lambda flag: flag[0].replace("_", "-"), line)
     line = re.sub(r"Does not validate .*Subtypes: \[(.*?)\] Errors: .*Given value: ", r"expected \1, got ", line)
     line = re.sub(r"<class '(?:pathlib\.)?(\w+)'>", r"\1", line).replace("NoneType", "null")
     line = re.sub(r", typing\.Literal\['(\w+)'\]", r" or \1", line)
+    line = re.sub(r"\btuple with (\d+) elements", r"list of \1 in brackets", line)
+    line = re.sub(r"\btuple(?:\[\w+, \.\.\.\])?", "list in brackets", line)
     line = line.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
     # What is wrong within a phase is told of as it was typed: there is no flag --steps.
     line = re.sub(r"^--(epochs|steps|learning-rate|warmup-steps|frozen-batch-norm): ", r"--phases: \1: ", line)

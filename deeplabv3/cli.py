@@ -153,12 +153,7 @@ def run_unpack(config: UnpackConfig) -> None:
     for split in splits:
         packed = read_index(config.data_dir / split)
         with Progress(f"unpacking {split}", len(packed.frames)) as progress:
-            unpack_split(
-                packed,
-                config.out,
-                num_workers=config.num_workers,
-                progress=progress.advance,
-            )
+            unpack_split(packed, config.out, num_workers=config.num_workers, progress=progress.advance)
         print(f"{config.out}: {len(packed.frames):,} frames of {split}")
 
 
