@@ -228,7 +228,7 @@ def _require_same_network(checkpoint: Checkpoint, learner: Learner) -> None:
     if changed and differences(learner.model.state_dict(), checkpoint.part("model/")):
         raise CheckpointError(
             f"{checkpoint.path} is of a run with another network ({changed}); give the options that it began with, "
-            "or train into another folder"
+            "as its config.yaml has them (--config), or train into another folder"
         )
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from deeplabv3.data.labels import IGNORE_INDEX
 from deeplabv3.errors import NonFiniteError
 from deeplabv3.model.checkpoint import digest
 from deeplabv3.model.deeplab import DeepLabV3
@@ -127,8 +126,7 @@ def test_rate_is_caught(learner, value):
 
 def test_labels_that_are_all_ignored_update_nothing(learner):
     learner, config = learner
-    batch = random_batch()
-    batch.label[:] = IGNORE_INDEX
+    batch = random_batch(ignored=1.0)
     before = written(learner)
     assert take_step(learner, config, batch) is None
     assert written(learner) == before
