@@ -24,9 +24,10 @@ SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ts", ".webm")
 FALLBACK_RATE = Fraction(25)
 """Frames a second where the input does not say."""
 
+STREAMS = "send PNG, JPEG or PPM images one after another, or a video as MPEG-TS or Matroska"
+"""What standard input may hold; an MP4 need not be readable from front to back."""
 
 _LOOK_SECONDS = 0.1
-_STREAMS = "send PNG, JPEG or PPM images one after another, or a video as MPEG-TS or Matroska"
 
 
 class Live(NamedTuple):
@@ -139,7 +140,7 @@ def _container(source: Path | Live, stopped: threading.Event) -> Any:
         if isinstance(source, Path):
             message = f"{source} is no video that can be read ({why}); convert it to mp4"
         elif source.camera is None:
-            message = f"standard input holds no video that can be read ({why}); {_STREAMS}"
+            message = f"standard input holds no video that can be read ({why}); {STREAMS}"
         else:
             message = f"{source.name} cannot be used ({address}: {why}); connect it, or end what else uses it"
         raise DatasetError(message) from error

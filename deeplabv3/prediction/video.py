@@ -16,7 +16,7 @@ from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.errors import DatasetError
 from deeplabv3.files import open_whole
-from deeplabv3.prediction.clips import ClipWriter, Live, open_clip
+from deeplabv3.prediction.clips import STREAMS, ClipWriter, Live, open_clip
 from deeplabv3.prediction.pipeline import overlapped
 from deeplabv3.prediction.render import colorize, overlay, with_entries
 from deeplabv3.progress import Progress
@@ -66,7 +66,8 @@ def predict_video(
 
             overlapped(clip.frames(), segmented, write)
             if not clip.num_read:
-                raise DatasetError(f"{source.name} holds no frame that can be read ({clip.damage}); nothing is written")
+                wanted = STREAMS if source == Live("stdin") else "nothing is written"
+                raise DatasetError(f"{source.name} holds no frame that can be read ({clip.damage}); {wanted}")
         if clip.damage:
             raise DatasetError(
                 f"{source.name} is damaged: it ends after {clip.num_read} frames ({clip.damage}); "

@@ -91,6 +91,12 @@ def test_what_is_no_stream_is_refused(predict_stream, content, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_file_that_cannot_be_read_from_front_to_back_is_refused(predict_stream, clip, tmp_path):  # noqa: F811
+    with pytest.raises(DatasetError, match="stdin holds no frame that can be read .* send PNG, JPEG or PPM"):
+        predict_stream(clip.read_bytes())
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_stream_that_breaks_is_kept_as_far_as_it_goes(predict_stream, config, scenes):  # noqa: F811
     message = r"stdin is damaged: it ends after 5 frames \(the next one has another size\)"
     with pytest.raises(DatasetError, match=message):
