@@ -19,7 +19,7 @@ from PIL import Image
 
 from deeplabv3.errors import DatasetError, InputError
 from deeplabv3.prediction import clips
-from deeplabv3.prediction.clips import Live, open_clip
+from deeplabv3.prediction.clips import ClipWriter, Live, open_clip
 from deeplabv3.prediction.predictor import predict
 from deeplabv3.prediction.sources import find_videos
 from deeplabv3.prediction.video import signals_to
@@ -91,9 +91,12 @@ def test_what_is_no_stream_is_refused(predict_stream, content, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_file_that_cannot_be_read_from_front_to_back_is_refused(predict_stream, clip, tmp_path):  # noqa: F811
+def test_file_that_cannot_be_read_from_front_to_back_is_refused(predict_stream, rng, tmp_path):
+    with (tmp_path / "noise.mp4").open("wb") as file, ClipWriter(file, Fraction(10)) as writer:
+        for place in range(20):
+            writer.write(place, rng.integers(0, 256, (128, 256, 3), dtype=np.uint8))
     with pytest.raises(DatasetError, match="stdin holds no frame that can be read .* send PNG, JPEG or PPM"):
-        predict_stream(clip.read_bytes())
+        predict_stream((tmp_path / "noise.mp4").read_bytes())
     assert not list((tmp_path / "out").iterdir())
 
 
