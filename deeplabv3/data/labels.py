@@ -94,7 +94,8 @@ class LabelSet:
         train_ids = sorted({row.train_id for row in self.classes} - {IGNORE_INDEX})
         if not train_ids or train_ids != list(range(len(train_ids))) or len(train_ids) >= UNKNOWN:
             raise DatasetError(
-                f"{where}: trainIds {short(train_ids)} must run from 0 without a gap and number 1 to {UNKNOWN - 1}"
+                f"{where}: trainIds {short(train_ids)} must run from 0 without a gap and number 1 to {UNKNOWN - 1}; "
+                "a class without train_id takes its position in the list, so those with one stand last"
             )
 
     @cached_property
