@@ -61,8 +61,7 @@ def predict_video(
                 place, image, prediction = result
                 picture = overlay(image, colorize(prediction, label_set), config.opacity)
                 writer.write(place, with_all_classes(picture, label_set) if config.legend else picture)
-                rate = (progress.done + 1) / (time.monotonic() - start)
-                progress.advance(note=f"{rate:.1f} frames a second")
+                progress.advance(note=f"{(progress.done + 1) / (time.monotonic() - start):.1f} frames a second")
 
             overlapped(clip.frames(), segmented, write)
             if not clip.num_read:
