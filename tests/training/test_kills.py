@@ -47,10 +47,10 @@ def ranks():
 
 
 class Run:
-    """A run's folder and the processes that work on it, one after the other."""
+    """A run's folder and the processes that work on it, one after the other; the seconds are those of a whole run."""
 
     def __init__(self, ranks, data, folder):
-        self.ranks, self.folder = ranks, folder
+        self.ranks, self.folder, self.seconds = ranks, folder, 0.0
         folder.mkdir()
         (folder / "all.yaml").write_text(EVERYTHING)
         self.config = TrainConfig(data_dir=data, run_dir=folder / "run")
@@ -78,11 +78,12 @@ class Run:
 
 @pytest.fixture(scope="module")
 def whole(ranks, streets, tmp_path_factory):
-    """A run that nothing interrupted, and how long it took."""
+    """A run that nothing interrupted."""
     run = Run(ranks, streets, tmp_path_factory.mktemp("whole") / "run")
     ended = run.go_on()
     assert ended["codes"] == [0], ended["err"]
-    return run, ended["seconds"]
+    run.seconds = ended["seconds"]
+    return run
 
 
 def survives(ranks, whole, folder, seed, number, most, stops):
@@ -90,14 +91,15 @@ def survives(ranks, whole, folder, seed, number, most, stops):
 
     What was saved because of a signal is noted in `stops`.
     """
-    (whole_run, seconds), chance = whole, random.Random(seed)
-    run = Run(ranks, whole_run.config.data_dir, folder)
+    chance = random.Random(seed)
+    run = Run(ranks, whole.config.data_dir, folder)
     interrupted = 0
     while interrupted < most:
-        moment = chance.uniform(0, seconds)
+        moment = chance.uniform(0, whole.seconds)
         ended = run.go_on(chance.choice([0, 0, 1, 2]), (moment, number))
         assert ended["seconds"] < moment + 30, ended
-        if ended["codes"] == [0]:  # it was done before
+        if ended["codes"] == [0]:  # it was done before: the machine may have less to do than when it was measured
+            whole.seconds = min(whole.seconds, ended["seconds"]) if not interrupted else whole.seconds
             break
         assert ended["codes"][0] in DURING[number], ended
         interrupted += 1
@@ -111,8 +113,8 @@ def survives(ranks, whole, folder, seed, number, most, stops):
         assert not printed or read_checkpoint(run.paths.last).record["position"]["epoch"] >= int(printed[-1])
     ended = run.go_on()
     assert ended["codes"] == [0], ended["err"]
-    assert run.left() == whole_run.left(), f"seed {seed}"
-    assert run.names() == whole_run.names()
+    assert run.left() == whole.left(), f"seed {seed}"
+    assert run.names() == whole.names()
     shutil.rmtree(folder)
     return interrupted
 
