@@ -20,7 +20,7 @@ from deeplabv3.data.frames import label_set_of
 from deeplabv3.data.images import Pixels, image_size, read_image
 from deeplabv3.data.labels import CITYSCAPES, LabelSet, looks_like_train_ids
 from deeplabv3.distributed import require_single
-from deeplabv3.errors import DatasetError, InputError
+from deeplabv3.errors import DatasetError, InputError, printable
 from deeplabv3.evaluation.predictions import count_faults, files_of_frames, read_prediction
 from deeplabv3.files import open_whole, refuse_to_overwrite, require_writable
 from deeplabv3.model.load import load_for_inference
@@ -79,10 +79,13 @@ def check_submission(config: SubmitConfig) -> int:
     if not config.check.is_file():
         raise DatasetError(f"there is no file {config.check}; give the zip file that is to be checked")
     try:
-        with zipfile.ZipFile(config.check) as archive:
-            faults = faults_of(archive, sizes, label_set)
-    except zipfile.BadZipFile as error:
-        raise DatasetError(f"{config.check} is not a sound zip file ({error}); write it anew") from error
+        archive = zipfile.ZipFile(config.check)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged directory has many kinds
+        raise DatasetError(f"{config.check} is not a sound zip file ({printable(error)}); write it anew") from error
+    with archive:
+        faults = faults_of(archive, sizes, label_set)
     if faults:
         many = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         head = f"{config.check} has {many}, measured on the {len(sizes)} frames of {config.split}:"
@@ -136,7 +139,7 @@ def _fault_of(
         with archive.open(member) as file:
             content = file.read(MAX_MEMBER_BYTES + 1)  # whatever the directory of the zip file claims
     except Exception as error:  # every compression has its own kinds
-        return f"{path} cannot be unpacked: {error}"
+        return f"{path} cannot be unpacked: {printable(error)}"
     if len(content) > MAX_MEMBER_BYTES:
         return f"{path} has over {MAX_MEMBER_BYTES:,} bytes unpacked; a label map has less"
     try:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,12 +234,18 @@ def using_record(checkpoint: Checkpoint, name: str) -> Iterator[None]:
         raise CheckpointError(text) from error
 
 
-def model_from(checkpoint: Checkpoint, *, output_stride: int | None = None) -> tuple[DeepLabV3, LabelSet]:
+def model_from(
+    checkpoint: Checkpoint,
+    *,
+    output_stride: int | None = None,
+    build: Callable[[ModelConfig], DeepLabV3] = DeepLabV3,
+) -> tuple[DeepLabV3, LabelSet]:
     """Build the model that a checkpoint holds, in evaluation mode, and its label set.
 
     Args:
         checkpoint: From `read_checkpoint`.
         output_stride: 8, 16 or 32; None keeps the one of training.
+        build: Makes the network, or a child of it, whose weights are then replaced.
 
     Raises:
         CheckpointError: The tensors are not those of the recorded model, or its classes are not those of its labels.
@@ -256,7 +262,7 @@ def model_from(checkpoint: Checkpoint, *, output_stride: int | None = None) -> t
     with torch.random.fork_rng(devices=[]):  # loading a model leaves the caller's random numbers as they were
         with torch.device("meta"):  # no memory for a network that its tensors do not fit
             require_fitting(DeepLabV3(config), checkpoint, part)
-        model = DeepLabV3(config if output_stride is None else config.at_output_stride(output_stride))
+        model = build(config if output_stride is None else config.at_output_stride(output_stride))
     load_weights(model, checkpoint, part)
     return model.eval(), labels
 

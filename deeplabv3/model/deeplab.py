@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deeplabv3.config import RESNETS, ModelConfig
+from deeplabv3.config import RESNETS, InferenceConfig, ModelConfig
 from deeplabv3.errors import InputError
 from deeplabv3.model.aspp import ASPP, ConvBNReLU
 from deeplabv3.model.decoder import Decoder
@@ -129,6 +129,20 @@ class DeepLabV3(nn.Module):
         return F.interpolate(
             logits, image.shape[-2:], mode="bilinear", align_corners=self.config.align_corners
         )  # (N, K, H, W)
+
+    def require(self, inference: InferenceConfig) -> None:
+        """Refuse what this network is not made ready for.
+
+        Raises:
+            InputError: It runs at another output stride, or is on another device.
+        """
+        stride, ours = inference.output_stride, self.config.output_stride
+        if stride not in (None, ours):
+            raise InputError(
+                f"output_stride is {stride} and the network runs at {ours}; call set_output_stride({stride})"
+            )
+        if inference.device != "auto" and torch.device(inference.device).type != self.device.type:
+            raise InputError(f"device is {inference.device!r} and the network is on {self.device}; move it there first")
 
     @property
     def device(self) -> torch.device:

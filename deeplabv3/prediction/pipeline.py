@@ -14,11 +14,16 @@ ROOM = 4
 """How many items wait before and behind the work: enough to even out slow ones, few enough for frames of 8K."""
 
 _LOOK_SECONDS = 0.1
-_JOIN_SECONDS = 5.0  # a source may wait for a pipe that sends nothing
+_JOIN_SECONDS = 5.0  # a source may wait for a camera that sends nothing
 _END = object()
 
 
-def overlapped(source: Iterable[Item], work: Callable[[Item], Result], sink: Callable[[Result], None]) -> None:
+def overlapped(
+    source: Iterable[Item],
+    work: Callable[[Item], Result],
+    sink: Callable[[Result], None],
+    release: Callable[[], None] = lambda: None,
+) -> None:
     """`for item in source: sink(work(item))`, with the source and the sink in threads of their own.
 
     Order is kept, and at most `ROOM` items wait on either side, so memory does not grow with their number. When the
@@ -28,6 +33,7 @@ def overlapped(source: Iterable[Item], work: Callable[[Item], Result], sink: Cal
         source: Runs in one thread.
         work: Runs in the caller's thread.
         sink: Runs in one thread.
+        release: Called at the end, whatever it is, so that a source that waits for more gives up.
 
     Raises:
         BaseException: The first error of any of the three.
@@ -64,6 +70,7 @@ def overlapped(source: Iterable[Item], work: Callable[[Item], Result], sink: Cal
         threads[1].join()
     finally:
         stop.set()
+        release()
         for thread in threads:
             thread.join(_JOIN_SECONDS)
     if errors:

@@ -5,6 +5,7 @@ Shape letters: N batch, K classes, H and W pixels, h and w a window or a feature
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -54,10 +55,17 @@ def predict_image(model: Model, image: Pixels, inference: InferenceConfig = WHOL
 
     Returns:
         trainIds, uint8, `(H, W)`.
+
+    Raises:
+        InputError: The model cannot do that.
     """
-    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (1, 3, H, W)
-    prediction: Pixels = predict_batch(model, pixels.to(model.device), inference)[0].cpu().numpy()
+    prediction: Pixels = predict_batch(model, as_batch(image, model.device), inference)[0].cpu().numpy()
     return prediction
+
+
+def as_batch(image: Pixels, device: torch.device) -> Tensor:
+    """An image, uint8 `(H, W, 3)`, as a batch of one, uint8 `(1, 3, H, W)`, on a device."""
+    return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(device)  # (1, 3, H, W)
 
 
 @torch.inference_mode()
@@ -73,27 +81,57 @@ def predict_batch(model: Model, image: Tensor, inference: InferenceConfig = WHOL
         trainIds, uint8, `(N, H, W)`, on the same device.
 
     Raises:
-        InputError: An exported file cannot do that.
+        InputError: The model cannot do that.
     """
-    if isinstance(model, ExportedModel):
-        model.require(inference)
-    precision = "float32" if isinstance(model, ExportedModel) else inference.precision  # a file has its own
-    with autocast(image.device, precision):
-        if inference.is_plain:
-            return _plain_prediction(model, image)  # (N, H, W)
+    model.require(inference)
+    with _autocast(model, inference):
+        if inference.is_plain and isinstance(model, ExportedModel):
+            return model.labels(image)  # (N, H, W)
+        if inference.is_plain and isinstance(model, DeepLabV3):
+            return _labels(model, model.grid_logits(image), image)  # (N, H, W)
         if inference.tile_size is None:
             return mean_probabilities(model, image, inference).argmax(1).to(torch.uint8)  # (N, H, W)
         return _predict_tiles(model, image, inference, inference.tile_size)
 
 
-def _plain_prediction(model: Model, image: Tensor) -> Tensor:
-    """TrainIds, uint8 `(N, H, W)`, of one look at whole images."""
-    if isinstance(model, ExportedModel):
-        return model.labels(image)
-    height, width = image.shape[-2:]
-    grid_logits = model.grid_logits(image)  # (N, K, h, w)
-    corners, size = model.config.align_corners, (height, width)
+@torch.inference_mode()
+def predict_probabilities(
+    model: Model, image: Tensor, inference: InferenceConfig = WHOLE_FRAME
+) -> tuple[Tensor, Tensor]:
+    """What `predict_batch` returns, and the probabilities of the whole frame, whose windows are left out.
+
+    Returns:
+        trainIds, uint8 `(N, H, W)`, and float32 `(N, K, H, W)`, both on the device of the image.
+
+    Raises:
+        InputError: The model cannot do that.
+    """
+    model.require(inference)
+    with _autocast(model, inference):
+        if inference.is_plain and isinstance(model, DeepLabV3):
+            grid_logits = model.grid_logits(image)  # (N, K, h, w)
+            return _labels(model, grid_logits, image), _softmax(model, grid_logits, (image.shape[-2], image.shape[-1]))
+        mean = mean_probabilities(model, image, inference)  # (N, K, H, W)
+        if inference.tile_size is None:
+            return mean.argmax(1).to(torch.uint8), mean
+        return _predict_tiles(model, image, inference, inference.tile_size), mean
+
+
+def _autocast(model: Model, inference: InferenceConfig) -> AbstractContextManager[object]:
+    """The precision that is asked for; a file has its own."""
+    return autocast(model.device, "float32" if isinstance(model, ExportedModel) else inference.precision)
+
+
+def _labels(model: DeepLabV3, grid_logits: Tensor, image: Tensor) -> Tensor:
+    """TrainIds, uint8 `(N, H, W)`, of logits `(N, K, h, w)`."""
+    size, corners = (image.shape[-2], image.shape[-1]), model.config.align_corners
     return torch.stack([upsampled_argmax(logits, size, align_corners=corners) for logits in grid_logits])
+
+
+def _softmax(model: DeepLabV3, grid_logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits `(N, K, h, w)` as probabilities, float32 `(N, K, *size)`."""
+    corners = model.config.align_corners
+    return F.interpolate(grid_logits.float(), size, mode="bilinear", align_corners=corners).softmax(1)
 
 
 def mean_probabilities(model: Model, image: Tensor, inference: InferenceConfig) -> Tensor:
@@ -106,6 +144,9 @@ def mean_probabilities(model: Model, image: Tensor, inference: InferenceConfig) 
 
     Returns:
         float32 `(N, K, H, W)`.
+
+    Raises:
+        InputError: An exported file puts out labels, or does not take pixels of that size.
     """
     size = (image.shape[-2], image.shape[-1])
     total: Tensor | None = None
@@ -127,8 +168,7 @@ def _probabilities(model: Model, image: Tensor, size: tuple[int, int]) -> Tensor
     """
     if isinstance(model, ExportedModel):
         return F.interpolate(model.probabilities(image), size, mode="bilinear", align_corners=False)
-    logits = model.grid_logits(image).float()  # (N, K, h, w)
-    return F.interpolate(logits, size, mode="bilinear", align_corners=model.config.align_corners).softmax(1)
+    return _softmax(model, model.grid_logits(image), size)
 
 
 def _resized(image: Tensor, scale: float) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from deeplabv3.config import InferenceConfig, ModelConfig
+from deeplabv3.data.decoding import one_error
 from deeplabv3.data.images import Pixels, as_shown, read_image
 from deeplabv3.data.label_sets import label_set_of_names
 from deeplabv3.data.labels import LabelSet
@@ -24,7 +25,7 @@ from deeplabv3.model.checkpoint import model_from, write_checkpoint
 from deeplabv3.model.device import choose_device, place
 from deeplabv3.model.exported import ExportedModel, is_exported, read_exported
 from deeplabv3.model.load import open_checkpoint
-from deeplabv3.prediction.predictor import WHOLE_FRAME, Results, mean_probabilities, predict_image
+from deeplabv3.prediction.predictor import WHOLE_FRAME, Results, as_batch, predict_image, predict_probabilities
 from deeplabv3.prediction.render import class_shares, colorize, overlay, with_legend
 from deeplabv3.records import to_record
 
@@ -116,10 +117,10 @@ class DeepLabV3(deeplab.DeepLabV3):
         """
         where = choose_device(device)
         checkpoint = open_checkpoint(name_or_path)
-        network, label_set = model_from(checkpoint, output_stride=output_stride)
-        model = cls(network.config, label_set)
-        model.load_state_dict(network.state_dict())
-        return place(model, where).eval()
+        model, label_set = model_from(checkpoint, output_stride=output_stride, build=cls)
+        assert isinstance(model, cls)
+        model.label_set = label_set
+        return place(model, where)
 
     def predict(
         self,
@@ -258,13 +259,10 @@ def _predicted(
     probabilities: bool,
 ) -> Prediction:
     pixels = _pixels(image)
-    label = predict_image(model, pixels, inference)
     if not probabilities:
-        return Prediction(pixels, label, model.label_set)
-    with torch.inference_mode():
-        batch = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(model.device)  # (1, 3, H, W)
-        mean = mean_probabilities(model, batch, inference)[0]  # (K, H, W)
-    return Prediction(pixels, label, model.label_set, mean.cpu().numpy())
+        return Prediction(pixels, predict_image(model, pixels, inference), model.label_set)
+    labels, mean = predict_probabilities(model, as_batch(pixels, model.device), inference)  # (1, H, W), (1, K, H, W)
+    return Prediction(pixels, labels[0].cpu().numpy(), model.label_set, mean[0].cpu().numpy())
 
 
 def _pixels(image: Pixels | Image.Image | str | Path) -> Pixels:
@@ -272,7 +270,8 @@ def _pixels(image: Pixels | Image.Image | str | Path) -> Pixels:
     if isinstance(image, (str, Path)):
         return read_image(Path(image))
     if isinstance(image, Image.Image):
-        return as_shown(image)
+        with one_error(Path("the image")):
+            return as_shown(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InputError(f"an image of {image.dtype} {image.shape} was given; uint8 (H, W, 3) is needed, RGB of 0..255")
     return image

@@ -63,7 +63,7 @@ def predict_video(
                 writer.write(place, with_all_classes(picture, label_set) if config.legend else picture)
                 progress.advance(note=f"{(progress.done + 1) / (time.monotonic() - start):.1f} frames a second")
 
-            overlapped(clip.frames(), segmented, write)
+            overlapped(clip.frames(), segmented, write, stopped.set)
             if not clip.num_read:
                 wanted = STREAMS if source == Live("stdin") else "nothing is written"
                 raise DatasetError(f"{source.name} holds no frame that can be read ({clip.damage}); {wanted}")

@@ -83,6 +83,7 @@ class Connection(H11Protocol):
             return
         if cycle is not None:
             cycle.disconnected = True
+            cycle.scope["state"]["is_counted"] = True  # what the application still answers goes nowhere
             cycle.message_event.set()
         body = error_body(text)
         retry = f"retry-after: {RETRY_SECONDS}\r\n" if status == 503 else ""
@@ -127,4 +128,5 @@ class Connection(H11Protocol):
 
 async def _too_many(scope: Scope, receive: Receive, send: Send) -> Any:
     refusal = busy("too many connections are open")
+    scope["state"]["service"].metrics.requests.labels(str(refusal.status)).inc()  # the guard is not asked
     await answer(send, refusal.status, refusal.text, {**refusal.headers, "connection": "close"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import json
 import os
 from collections.abc import Mapping
@@ -69,8 +70,9 @@ def read_token(config: ServeConfig) -> str | None:
 
 
 def bracketed(host: str) -> str:
-    """An IP address as it stands in a URL."""
-    return f"[{host}]" if ":" in host else host
+    """An IP address as browsers write it into a URL."""
+    address = ipaddress.ip_address(host)
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 class Guard:
@@ -95,7 +97,8 @@ class Guard:
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._metrics.requests.labels(str(message["status"])).inc()
+                if "is_counted" not in scope.get("state", {}):
+                    self._metrics.requests.labels(str(message["status"])).inc()
                 own = {name for name, _ in message["headers"]}
                 extra = [(name, value) for name, value in _RAW_HEADERS if name not in own]
                 message = {**message, "headers": [*message["headers"], *extra]}

@@ -12,7 +12,7 @@ import uvicorn
 
 from deeplabv3.config import ServeConfig
 from deeplabv3.errors import InputError
-from deeplabv3.prediction.segmenter import Exported, load
+from deeplabv3.prediction.segmenter import load
 from deeplabv3.serving.app import create_app
 from deeplabv3.serving.connections import Connection
 from deeplabv3.serving.guards import MOST_HEADER_BYTES, Guard, bracketed, read_token
@@ -32,8 +32,7 @@ def serve(config: ServeConfig) -> None:
     token = read_token(config)
     with bound(config) as listener:  # first, since a model takes seconds
         model = load(config.model, output_stride=config.inference.output_stride, device=config.inference.device)
-        if isinstance(model, Exported):
-            model.require(config.inference)
+        model.require(config.inference)
         service = Service(config, model)
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn stops at both and then raises them again
             signal.signal(number, lambda *_: None)

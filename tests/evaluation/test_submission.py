@@ -154,7 +154,29 @@ def test_huge_member_is_not_unpacked(config, maps):
         check_submission(replace(config, model=None, inference=InferenceConfig(), check=path))
 
 
-@pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04"])
+def odd_zip(changes):
+    """An empty member in whose entry of the directory bytes are changed."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("ab", b"")
+    content = bytearray(file.getvalue())
+    for place, value in changes.items():
+        start = content.index(b"PK\x01\x02") + place
+        content[start : start + len(value)] = value
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not a zip file",
+        b"PK\x03\x04",
+        odd_zip({6: b"\x63\x00"}),  # a version that no reader knows
+        odd_zip({8: b"\x00\x08", 46: b"\xff\xfe"}),  # a name that says it is UTF-8
+    ],
+    ids=["empty", "text", "start", "version", "name"],
+)
 def test_file_that_is_no_zip(config, content):
     config.out.write_bytes(content)
     with pytest.raises(DatasetError, match="is not a sound zip file"):

@@ -1,5 +1,6 @@
 """The model in Python: load, predict, keep."""
 
+import io
 import json
 import logging
 from importlib import import_module
@@ -57,6 +58,54 @@ def test_probabilities_on_request(model, image):
     assert prediction.probabilities.shape == (19, 40, 56)
     np.testing.assert_allclose(prediction.probabilities.sum(0), 1, rtol=1e-5)
     np.testing.assert_array_equal(prediction.probabilities.argmax(0), prediction.label)
+
+
+def test_probabilities_are_of_the_precision_and_the_pass_of_the_label(model, image):
+    half, whole = (
+        model.predict(image, inference=InferenceConfig(precision=precision), probabilities=True).probabilities
+        for precision in ("bfloat16", "float32")
+    )
+    assert 0 < np.abs(half - whole).max() < 0.1
+    looks = []
+    features = model.backbone.features
+    model.backbone.features = lambda pixels: looks.append(pixels) or features(pixels)
+    for inference, num_looks in ((InferenceConfig(), 1), (InferenceConfig(flip=True), 2)):
+        looks.clear()
+        prediction = model.predict(image, inference=inference, probabilities=True)
+        assert len(looks) == num_looks
+        np.testing.assert_array_equal(prediction.label, model.predict(image, inference=inference).label)
+        np.testing.assert_array_equal(prediction.label, prediction.probabilities.argmax(0))
+
+
+@pytest.mark.parametrize(
+    ("inference", "message"),
+    [
+        (
+            InferenceConfig(output_stride=8),
+            r"output_stride is 8 and the network runs at 16; call set_output_stride\(8\)",
+        ),
+        (InferenceConfig(device="mps"), "device is 'mps' and the network is on cpu; move it there first"),
+    ],
+)
+def test_what_the_network_is_not_ready_for_is_refused(model, image, inference, message):
+    with pytest.raises(InputError, match=message):
+        model.predict(image, inference=inference)
+    model.predict(image, inference=InferenceConfig(output_stride=16, device="cpu"))
+
+
+def test_loading_leaves_random_numbers_as_they_were(model, tmp_path):
+    model.save(tmp_path / "m.safetensors")
+    before = torch.get_rng_state()
+    assert type(load(tmp_path / "m.safetensors", device="cpu")) is DeepLabV3
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_image_of_pillows_that_cannot_be_used(model, image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    for broken in (Image.open(io.BytesIO(file.getvalue()[:-2000])), Image.new("RGB", (0, 4)), Image.new("F", (4, 4))):
+        with pytest.raises(InputError, match="^the image (cannot be read|is not a sound image|has mode|: )"):
+            model.predict(broken)
 
 
 def test_image_may_be_a_path_or_an_image(model, image, tmp_path):

@@ -197,6 +197,21 @@ def test_error_anywhere_ends_the_pipeline(place):
     assert threading.active_count() == threads
 
 
+def test_source_that_waits_for_more_is_released_by_an_error():
+    more, threads = threading.Event(), threading.active_count()
+
+    def source():
+        yield 0
+        more.wait(60)
+
+    def fail(_):
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        overlapped(source(), lambda number: number, fail, more.set)
+    assert threading.active_count() == threads
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(config, tmp_path):
     """Frames of 1.5 MB: a tenth of the longer video's more would be seen."""

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from deeplabv3.cli import main, parse
 from deeplabv3.config import ServeConfig
 from deeplabv3.errors import InputError
-from deeplabv3.serving.guards import HEADERS, read_token
+from deeplabv3.serving.guards import HEADERS, bracketed, read_token
 from deeplabv3.serving.server import bound
 from tests.serving.conftest import form, picture, pixels_of, png
 
@@ -132,6 +132,11 @@ def test_pages_load_nothing_from_elsewhere(served, path):
 def test_other_names_are_refused(served, host):
     reply = served.ask("GET", "/health", Host=host)
     assert reply.status == 421
+
+
+@pytest.mark.parametrize(("host", "wanted"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("FD00:0::1", "[fd00::1]")])
+def test_address_is_written_as_browsers_do(host, wanted):
+    assert bracketed(host) == wanted
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1:9", "[::1]:80", "segment.example"])

@@ -175,9 +175,17 @@ def trickle(port: int, start: bytes, pause: float, stop: threading.Event) -> tup
 def test_slow_client_is_cut_off(serve, start, pause, message):
     with serve(idle_seconds=0.3, request_seconds=0.6) as served:
         reply, _ = trickle(served.port, start, pause, threading.Event())
+        time.sleep(0.1)
+        assert answers(served) == {"408": 1}  # what the application says of a client that is gone is no answer
     assert reply is not None
     assert (reply.status, reply.headers["connection"]) == (408, "close")
     assert reply.json["error"].startswith(message)
+
+
+def answers(served):
+    """How many of each status were counted."""
+    (family,) = served.service.metrics.requests.collect()
+    return {row.labels["status"]: row.value for row in family.samples if row.name.endswith("_total")}
 
 
 def test_client_that_takes_nothing_is_cut_off(serve):
@@ -206,6 +214,7 @@ def test_too_many_connections_are_told_to_come_back(serve):
         idle = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(3)]
         reply = served.ask("GET", "/health")
         assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+        assert answers(served) == {"503": 1}
         idle.pop().close()
         wait_until(lambda: served.ask("GET", "/health").status == 200)
         for connection in idle:
