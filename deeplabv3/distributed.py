@@ -3,8 +3,8 @@
     torchrun --nproc-per-node 4 -m deeplabv3 train DATA RUN
     torchrun --nproc-per-node 4 -m deeplabv3 evaluate DATA --model MODEL
 
-Besides gradients and the statistics of batch norm, only whole numbers and small records travel between them. Results
-are printed and written by rank 0.
+Besides gradients and the statistics of batch norm, only whole numbers and small records travel between them. What
+there is once is printed and written by rank 0; the files of a frame by the process that has it.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ class DeviceMemoryError(InputError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory is too small.
 
-    Of torch's errors only that of an accelerator has a class of its own. Its allocator of main memory and oneDNN, which
-    computes convolutions there, raise a RuntimeError; the texts are what they said under a limit (`ulimit -v`).
+    Of torch's errors only that of CUDA's allocator has a class of its own. Main memory, MPS, cuBLAS and oneDNN raise a
+    RuntimeError; the texts are what they said under a limit (`ulimit -v`), or what their source says.
     """
     if isinstance(error, RuntimeError):
         return type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in _OUT_OF_MEMORY)
@@ -52,6 +52,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     "std::bad_alloc",
+    "MPS backend out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
     "could not create a primitive",
     "could not execute a primitive",
 )

@@ -1,6 +1,7 @@
 """The checkpoint: one `.safetensors` file that holds all of a run, is written at once or not at all, and is verified.
 
-    tensors     "model/<name>", "optimizer/<name>", and if the run has them "average/<name>", "scaler/<name>"
+    tensors     "model/<name>", "optimizer/<name>", and if the run has them "average/<name>",
+                "average_state/num_averaged", "scaler/<name>"
     metadata    "format"  "deeplabv3"
                 "version" "1"
                 "record"  JSON: model, labels, and of a run config, position with its history, versions and more

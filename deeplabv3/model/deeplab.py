@@ -49,7 +49,10 @@ class DeepLabV3(nn.Module):
             projection=config.aspp_projection,
             separable=config.aspp_separable,
         )
-        self.decoder = None if config.decoder == "none" else Decoder(self.backbone.low_level_channels, config)
+        self.decoder = None
+        if config.decoder != "none":
+            assert isinstance(self.backbone, ResNet)  # a configuration has no decoder with another backbone
+            self.decoder = Decoder(self.backbone.low_level_channels, config)
         self.classifier = nn.Conv2d(channels, classes, 1)
         self.auxiliary_head = None
         if config.auxiliary_channels:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from deeplabv3.distributed import is_first
-from deeplabv3.errors import CheckpointError, InputError
+from deeplabv3.errors import CheckpointError, InputError, printable
+from deeplabv3.files import partial_of
 from deeplabv3.progress import Progress
 
 TIMEOUT_SECONDS = 30
@@ -61,7 +62,7 @@ def download(url: str, path: Path) -> None:
     Raises:
         InputError: It cannot be fetched or written; the message says which file to put where.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone_in(path.parent):
@@ -75,8 +76,8 @@ def download(url: str, path: Path) -> None:
     except (OSError, ValueError, HTTPException) as error:
         reason = error.reason if type(error) is urllib.error.URLError else error
         raise InputError(
-            f"{url} cannot be fetched ({reason}); try again, or fetch it elsewhere and put it at {path}, or give a "
-            "local file instead of the name"
+            f"{url} cannot be fetched ({printable(str(reason))}); try again, or fetch it elsewhere and put it at "
+            f"{path}, or give a local file instead of the name"
         ) from error
 
 

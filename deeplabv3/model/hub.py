@@ -13,7 +13,7 @@ from typing import Any
 
 from deeplabv3.config import ModelConfig
 from deeplabv3.data.labels import LabelSet
-from deeplabv3.errors import CheckpointError, InputError
+from deeplabv3.errors import CheckpointError, InputError, printable
 
 FILE = "model.safetensors"
 CARD = "README.md"
@@ -38,10 +38,9 @@ def fetch(repository: str) -> Path:
     try:
         return Path(hub.hf_hub_download(repository, FILE))
     except Exception as error:  # the library raises many kinds, network errors among them
-        detail = " ".join(str(error).split())[:300]
         raise CheckpointError(
-            f"there is no file {repository}, and {FILE} of {repository} cannot be had from the Hub ({detail}); check "
-            "the name, or fetch it elsewhere and give its path"
+            f"there is no file {repository}, and {FILE} of {repository} cannot be had from the Hub "
+            f"({printable(error)}); check the name, or fetch it elsewhere and give its path"
         ) from error
 
 
@@ -59,8 +58,9 @@ def push(folder: Path, repository: str, *, private: bool = False) -> str:
         address = hub.create_repo(repository, private=private, exist_ok=True)
         hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="DeepLab V3 and its card")
     except Exception as error:
-        detail = " ".join(str(error).split())[:300]
-        raise InputError(f"{repository} cannot be written on the Hub ({detail}); log in with: hf auth login") from error
+        raise InputError(
+            f"{repository} cannot be written on the Hub ({printable(error)}); log in with: hf auth login"
+        ) from error
     return str(address)
 
 

@@ -15,7 +15,7 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import choose_device, place
 from deeplabv3.model.download import download, verified
 from deeplabv3.model.exported import ExportedModel, is_exported, read_exported
-from deeplabv3.model.foreign import read_foreign
+from deeplabv3.model.foreign import MAX_HEADER_BYTES, read_foreign
 from deeplabv3.model.hub import fetch, is_repository
 from deeplabv3.model.importers import Imported, import_weights
 from deeplabv3.model.zoo import ALIASES, PUBLISHED, find_published
@@ -24,7 +24,8 @@ from deeplabv3.records import to_record
 CLASSES = ("meta.CLASSES", "meta.dataset_meta.classes", "meta.dataset_meta.CLASSES")
 """Where mmsegmentation keeps the names of its classes, before its version 1 and since."""
 
-MAX_HEADER_BYTES = 100_000_000  # what safetensors itself allows
+_ENDINGS = (SUFFIX, ".pth", ".pt", ".ckpt", ".bin")
+"""What names of files of weights end with, and names of repositories hardly."""
 
 
 def load_model(name_or_path: str | Path, *, output_stride: int | None = None) -> tuple[DeepLabV3, LabelSet]:
@@ -153,7 +154,12 @@ def local_file(name_or_path: str | Path) -> Path:
             return path
     except OSError:
         return path  # in a folder that may not be looked into: its reader says so
-    if published is None and is_repository(path.as_posix()) and not path.suffix and not path.parent.exists():
+    if (
+        published is None
+        and is_repository(path.as_posix())
+        and path.suffix not in _ENDINGS
+        and not path.parent.exists()
+    ):
         return fetch(path.as_posix())
     if published is None:
         known = ", ".join(ALIASES)

@@ -48,8 +48,8 @@ ROWS = (
 STEM_CHANNELS, OUT_CHANNELS = 16, 960
 FIRST_ATROUS = 12
 """The row from which on convolutions are atrous at output stride 16."""
-LOW_LEVEL, AUXILIARY = 2, 4
-"""After which module the features are taken that torchvision's auxiliary head and a decoder would read."""
+AUXILIARY = 4
+"""After which module the features are taken that torchvision's auxiliary head reads."""
 
 
 class ConvNormAct(nn.Sequential):
@@ -126,11 +126,11 @@ class MobileNetV3(nn.Sequential):
     """The features of MobileNetV3-Large, with parameters named as torchvision names them.
 
     Args:
-        config: `output_stride` is read: 32, or 16, where the last stage's depthwise convolutions have rate 2.
+        config: `output_stride` is read: 32, or 16, where the last stage's depthwise convolutions have rate 2; and
+            `auxiliary_channels`, whether the auxiliary features are kept.
 
     Attributes:
         out_channels: Channels of the features.
-        low_level_channels: Channels at stride 4.
         auxiliary_channels: Channels of the features that torchvision's auxiliary head reads.
         recompute: Whether layers are computed again on the way back, to save memory.
     """
@@ -148,7 +148,7 @@ class MobileNetV3(nn.Sequential):
         super().__init__(*layers)
         self.out_channels = OUT_CHANNELS
         self.recompute = False
-        self.low_level_channels = ROWS[LOW_LEVEL - 1].out_channels
+        self.keeps_auxiliary = config.auxiliary_channels > 0
         self.auxiliary_channels = ROWS[AUXILIARY - 1].out_channels
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -158,11 +158,12 @@ class MobileNetV3(nn.Sequential):
 
     def features(self, x: Tensor) -> Features:
         """Normalised float pixels `(N, 3, H, W)` to features, the last ones `(N, 960, ceil(H / S), ceil(W / S))`."""
-        taken = []
-        for layer in self:
+        auxiliary = None
+        for place, layer in enumerate(self):
             x = through(layer, x, recompute=self.recompute)
-            taken.append(x)
-        return Features(taken[LOW_LEVEL], taken[AUXILIARY], taken[-1])
+            if place == AUXILIARY and self.keeps_auxiliary:
+                auxiliary = x  # (N, 40, ceil(H / 8), ceil(W / 8))
+        return Features(None, auxiliary, x)
 
 
 def _divisible(channels: int) -> int:

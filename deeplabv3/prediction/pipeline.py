@@ -36,38 +36,23 @@ def overlapped(
         release: Called at the end, whatever it is, so that a source that waits for more gives up.
 
     Raises:
-        BaseException: The first error of any of the three.
+        BaseException: The first error of any.
     """
     read: queue.Queue[Any] = queue.Queue(ROOM)
     done: queue.Queue[Any] = queue.Queue(ROOM)
     stop = threading.Event()
     errors: list[BaseException] = []
 
-    def reading() -> None:
-        try:
-            for item in source:
-                if not _put(read, item, stop):
-                    return
-        except BaseException as error:
-            errors.append(error)
-        _put(read, _END, stop)
-
-    def writing() -> None:
-        try:
-            for result in _items(done, stop):
-                sink(result)
-        except BaseException as error:
-            errors.append(error)
-            stop.set()
-
-    threads = [threading.Thread(target=target, daemon=True) for target in (reading, writing)]
+    reading = threading.Thread(target=_fill, args=(read, source, stop, errors), daemon=True)
+    writing = threading.Thread(target=_empty, args=(done, sink, stop, errors), daemon=True)
+    threads = (reading, writing)
     for thread in threads:
         thread.start()
     try:
         for item in _items(read, stop):
             _put(done, work(item), stop)
         _put(done, _END, stop)
-        threads[1].join()
+        writing.join()
     finally:
         stop.set()
         release()
@@ -75,6 +60,29 @@ def overlapped(
             thread.join(_JOIN_SECONDS)
     if errors:
         raise errors[0]
+
+
+def _fill(where: queue.Queue[Any], source: Iterable[Any], stop: threading.Event, errors: list[BaseException]) -> None:
+    """Put all of a source into a queue, and its end behind it, be it an error."""
+    try:
+        for item in source:
+            if not _put(where, item, stop):
+                return
+    except BaseException as error:
+        errors.append(error)
+    _put(where, _END, stop)
+
+
+def _empty(
+    where: queue.Queue[Any], sink: Callable[[Any], None], stop: threading.Event, errors: list[BaseException]
+) -> None:
+    """Hand all that comes out of a queue on; an error stops everything."""
+    try:
+        for result in _items(where, stop):
+            sink(result)
+    except BaseException as error:
+        errors.append(error)
+        stop.set()
 
 
 def _put(where: queue.Queue[Any], item: object, stop: threading.Event) -> bool:

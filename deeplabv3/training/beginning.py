@@ -78,6 +78,11 @@ def set_up(config: TrainConfig) -> Run:
     with ending_together():
         device = choose_device(config.device)
         if device.type == "cuda":
+            if num_processes() > 1 and device.index != local_rank():
+                raise InputError(
+                    f"process {local_rank()} of this machine would share {device} with another; start at most "
+                    f"{torch.cuda.device_count()} of them, with --device auto"
+                )
             torch.cuda.set_device(device)  # several processes exchange their gradients there
             torch.backends.cudnn.benchmark = True  # crops are of one size, so the fastest kernels are worth a search
         labels = label_set_of_data(config.data_dir, config.labels)

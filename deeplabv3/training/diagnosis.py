@@ -22,7 +22,7 @@ def origin_of_non_finite(learner: Learner, repeat: Callable[[Learner], Tensor]) 
     that has one.
 
     Args:
-        learner: As the step left it.
+        learner: As the step, or the one after it, left it; so it may be that nothing is found.
         repeat: Computes the step's gradients and gives its loss; it is given a learner whose network is neither wrapped
             nor compiled.
     """

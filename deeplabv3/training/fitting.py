@@ -10,7 +10,7 @@ import torch
 from deeplabv3.config import TrainConfig
 from deeplabv3.data.batches import Batch
 from deeplabv3.distributed import require_single
-from deeplabv3.errors import InputError
+from deeplabv3.errors import InputError, is_out_of_memory
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.learner import enter_phase, make_learner
 from deeplabv3.training.step import single_step, train_step
@@ -66,10 +66,12 @@ def fits(images: int, config: TrainConfig, device: torch.device) -> bool:
     try:
         _try(images, config, device)
         is_possible = True
-    except torch.OutOfMemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         is_possible = False
-    if device.type == "cuda":  # only here, behind the error, is what it held on to free
-        torch.cuda.empty_cache()
+    if device.type != "cpu":  # only here, behind the error, is what it held on to free
+        getattr(torch, device.type).empty_cache()
     return is_possible
 
 

@@ -19,9 +19,14 @@ SPLITS = ("train", "val")
 def sound_frames(config: TrainConfig, label_set: LabelSet) -> tuple[list[Sample], list[Sample], LabelValues]:
     """The training and the validation frames of a run, and what their labels hold.
 
-    Args and Raises are those of `sound_samples`.
+    Args:
+        config: `data_dir`, `num_workers` and `skip_bad` are read.
+        label_set: That of the data set, before the run ignores classes.
+
+    Raises:
+        DatasetError: As of `sound_samples`.
     """
-    check = CheckConfig(data_dir=config.data_dir, labels=config.labels, splits=SPLITS, num_workers=config.num_workers)
+    check = CheckConfig(data_dir=config.data_dir, splits=SPLITS, num_workers=config.num_workers)
     samples, label_values = sound_samples(check, label_set, skip_bad=config.skip_bad)
     return samples["train"], samples["val"], label_values
 

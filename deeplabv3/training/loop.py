@@ -98,7 +98,8 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
             for epoch in ahead:
                 set_training(model, phases[phase])
                 watch, first_step = Stopwatch(), epoch * steps_per_epoch + position.batch
-                last_step = min((epoch + 1) * steps_per_epoch, total_steps)
+                # Phases that were shortened while the run was stopped may end before the step that it came to.
+                last_step = max(first_step, min((epoch + 1) * steps_per_epoch, total_steps))
                 title, length = f"epoch {epoch + 1}/{epochs}", last_step - epoch * steps_per_epoch
                 with Progress(title, length, position.batch) as bar:
                     for step, batch in enumerate(watch.timed(islice(steps, last_step - first_step)), first_step):

@@ -14,7 +14,7 @@ from deeplabv3.report.curves import require_history
 MAX_COUNT = 2**53
 """More steps than any run has; what is counted stays exact in every type."""
 
-_LATER = ("num_overflows", "num_overflowed")  # what the first checkpoints did not have yet
+_LATER = ("overflows_in_a_row", "num_overflowed")  # what the first checkpoints did not have yet
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Position:
         loss_sum: Of the losses of those batches.
         num_skipped: Batches of the epoch under way that updated nothing: without any labelled pixel, or float16
             overflowed.
-        num_overflows: Steps in a row until now in which float16 overflowed.
+        overflows_in_a_row: Steps in a row until now in which float16 overflowed.
         num_overflowed: Steps of the run in which it did; the schedule waited for them.
         best_miou: The best validation so far.
         history: An entry for each finished epoch.
@@ -37,7 +37,7 @@ class Position:
     batch: int = 0
     loss_sum: float = 0.0
     num_skipped: int = 0
-    num_overflows: int = 0
+    overflows_in_a_row: int = 0
     num_overflowed: int = 0
     best_miou: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -62,14 +62,14 @@ class Position:
         self.batch += 1
         self.loss_sum += loss or 0.0
         self.num_skipped += loss is None
-        self.num_overflows = self.num_overflows + 1 if has_overflowed else 0
+        self.overflows_in_a_row = self.overflows_in_a_row + 1 if has_overflowed else 0
         self.num_overflowed += has_overflowed
 
     def next_epoch(self, entry: dict[str, Any]) -> Position:
         """The beginning of the epoch after the one under way, whose `entry` is finished."""
         return Position(
             self.epoch + 1,
-            num_overflows=self.num_overflows,
+            overflows_in_a_row=self.overflows_in_a_row,
             num_overflowed=self.num_overflowed,
             best_miou=self.best_miou,
             history=[*self.history, entry],
@@ -82,21 +82,23 @@ def position_of(checkpoint: Checkpoint) -> Position:
     Raises:
         CheckpointError: The file is of no run, or what it says contradicts itself.
     """
-    record = recorded(checkpoint, "position", dict)
+    record = dict(recorded(checkpoint, "position", dict))
+    if "num_overflows" in record:  # what it was called in early releases
+        record["overflows_in_a_row"] = record.pop("num_overflows")
     with using_record(checkpoint, "position"):
         known = [item.name for item in fields(Position)]
         lacking = [name for name in known if name not in record and name not in _LATER]
         if lacking:
             raise InputError(f"{lacking[0]} is missing")
         # Before there was a sum of all steps that overflowed, those in a row are what is known of it.
-        position = from_record(Position, {"num_overflowed": record.get("num_overflows", 0), **record})
+        position = from_record(Position, {"num_overflowed": record.get("overflows_in_a_row", 0), **record})
         require_history(position.history)
         for name in ("epoch", "batch", "num_skipped", *_LATER):
             require(0 <= getattr(position, name) <= MAX_COUNT, name, getattr(position, name), "it is a count")
         allowed = "it is of the batches that are done"
         require(position.num_skipped <= position.batch, "num_skipped", position.num_skipped, allowed)
         allowed = "it is of all steps that overflowed"
-        ok = max(position.num_overflows, position.num_overflowed_before) <= position.num_overflowed
+        ok = max(position.overflows_in_a_row, position.num_overflowed_before) <= position.num_overflowed
         require(ok, "num_overflowed", position.num_overflowed, allowed)
         ok = position.best_miou is None or 0 <= position.best_miou <= 1
         require(ok, "best_miou", position.best_miou, "it is a share, or null")

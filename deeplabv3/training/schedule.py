@@ -26,7 +26,7 @@ def learning_rate(
         steps_per_epoch: Updates an epoch has.
         power: Exponent of the decay.
         lowest: What the rate of each phase falls to.
-        num_waited: Steps before that updated nothing and that the schedule waited for, within the phase of this one.
+        num_waited: Steps of the run before this one that updated nothing; each phase begins to fall so many steps late.
 
     Returns:
         The rate of that update; above 0 within the phases, 0 behind them.

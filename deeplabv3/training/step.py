@@ -47,7 +47,7 @@ class Step:
     Attributes:
         parts: This process's parts of the batch.
         shares: Of each, the share of the whole batch's labelled pixels, 0..1.
-        is_empty: Whether the whole batch has no labelled pixel.
+        is_empty: Whether the whole batch has no labelled pixel, or none of a class with a weight.
     """
 
     parts: Sequence[Batch]
@@ -169,9 +169,9 @@ def settle(outcomes: list[Outcome], position: Position, leave: int = 0) -> None:
         loss = outcome.value()
         has_overflowed = loss is None and outcome.numbers is not None
         position.advance(loss, has_overflowed=has_overflowed)
-        if position.num_overflows > MAX_OVERFLOWS:
+        if position.overflows_in_a_row > MAX_OVERFLOWS:
             raise NonFiniteError(
-                f"step {outcome.step}: the gradient overflowed float16 in {position.num_overflows} steps in a row, "
+                f"step {outcome.step}: the gradient overflowed float16 in {position.overflows_in_a_row} steps in a row "
                 "whatever the scale of the loss; nothing of it was saved: lower the learning rate, or take bfloat16"
             )
 

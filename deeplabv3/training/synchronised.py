@@ -61,9 +61,11 @@ class GlobalBatchNorm(_BatchNorm):
         centred = wide - mean.view(-1, 1, 1)  # (N, C, h, w)
         variance = _sum_over_processes(centred.square().sum((0, 2, 3))) / total  # (C,)
         with torch.no_grad():
-            momentum = 0.1 if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean.detach(), momentum)
-            self.running_var.lerp_(variance.detach() * (total / (total - 1)), momentum)  # unbiased, as torch keeps it
+            assert self.momentum is not None
+            self.running_mean.lerp_(mean.detach(), self.momentum)
+            self.running_var.lerp_(
+                variance.detach() * (total / (total - 1)), self.momentum
+            )  # unbiased, as torch keeps it
             assert self.num_batches_tracked is not None
             self.num_batches_tracked.add_(1)
         scale = self.weight * torch.rsqrt(variance + self.eps)  # (C,)

@@ -133,3 +133,12 @@ def test_state_dict_keys(golden):
         model = DeepLabV3(ModelConfig(backbone="resnet50"))
     lines = [f"{name} {list(value.shape)}" for name, value in model.state_dict().items()]
     golden("state_dict_resnet50.txt", "\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_large"])
+def test_features_that_nobody_reads_are_not_kept(backbone):
+    for channels in (0, 4):
+        config = ModelConfig(backbone=backbone, aspp_channels=8, auxiliary_channels=channels)
+        features = DeepLabV3(config).eval().backbone.features(torch.zeros(1, 3, 32, 32))
+        assert features.low_level is None
+        assert (features.auxiliary is None) == (channels == 0)

@@ -122,7 +122,10 @@ def test_mistyped_path_is_not_asked_for_at_the_hub(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     with pytest.raises(CheckpointError, match="there is no checkpoint run/best; give"):
         local_file("run/best")
-    assert local_file("somebody/best") == Path("somebody/best was asked for")
+    for name in ("somebody/best", "somebody/street-v1.2"):
+        assert local_file(name) == Path(f"{name} was asked for")
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint somebody/best.pth; give"):
+        local_file("somebody/best.pth")
 
 
 def test_unknown_name_says_what_there_is(tmp_path):

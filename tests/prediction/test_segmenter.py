@@ -68,7 +68,12 @@ def test_probabilities_are_of_the_precision_and_the_pass_of_the_label(model, ima
     assert 0 < np.abs(half - whole).max() < 0.1
     looks = []
     features = model.backbone.features
-    model.backbone.features = lambda pixels: looks.append(pixels) or features(pixels)
+
+    def counted(pixels):
+        looks.append(pixels)
+        return features(pixels)
+
+    model.backbone.features = counted
     for inference, num_looks in ((InferenceConfig(), 1), (InferenceConfig(flip=True), 2)):
         looks.clear()
         prediction = model.predict(image, inference=inference, probabilities=True)

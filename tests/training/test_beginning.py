@@ -9,6 +9,8 @@ from deeplabv3.config import ModelConfig
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.model.checkpoint import read_checkpoint, write_checkpoint
 from deeplabv3.prediction.segmenter import DeepLabV3
+from deeplabv3.training import beginning
+from deeplabv3.training.beginning import set_up
 from deeplabv3.training.loop import train
 
 
@@ -92,3 +94,11 @@ def test_unknown_weights(config, tmp_path):
     with pytest.raises(CheckpointError, match="there is no checkpoint .*none"):
         train(replace(config, weights=tmp_path / "none"))
     assert not config.run_dir.exists()
+
+
+def test_accelerator_is_not_shared_by_two_processes(train_config, monkeypatch):
+    monkeypatch.setattr(beginning, "choose_device", lambda _: torch.device("cuda:0"))
+    monkeypatch.setattr(beginning, "num_processes", lambda: 2)
+    monkeypatch.setattr(beginning, "local_rank", lambda: 1)
+    with pytest.raises(InputError, match="process 1 of this machine would share cuda:0 with another; start at most 0 "):
+        set_up(train_config)

@@ -38,7 +38,7 @@ POSITION = {
     "best_miou": 2.0,
     "history": [],
 }
-"""A wrong value for each field; `num_overflows` is a test of its own."""
+"""A wrong value for each field; `overflows_in_a_row` is a test of its own."""
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_components_are_all_there_is(whole_run_of_everything):
     copies = [f"average/{name}" for name in checkpoint.part("model/") if name.endswith("num_batches_tracked")]
     for name in checkpoint.tensors.keys() - copies:  # each update copies these anew from the network
         assert sum(name.startswith(begin) and name.endswith(ends) for begin, ends in TENSORS.values()) == 1, name
-    assert {*POSITION, "num_overflows"} == checkpoint.record["position"].keys()
+    assert {*POSITION, "overflows_in_a_row"} == checkpoint.record["position"].keys()
 
 
 @pytest.mark.parametrize("field", POSITION)
@@ -113,7 +113,7 @@ def test_run_without_its_position_is_another(resumed, whole_run_of_everything, f
 
 def test_run_counts_overflows_in_a_row_on(resumed):
     with pytest.raises(NonFiniteError, match="step 1: .* in 26 steps in a row"):
-        resumed(which=1, change=lambda position: setattr(position, "num_overflows", 25))
+        resumed(which=1, change=lambda position: setattr(position, "overflows_in_a_row", 25))
 
 
 def test_run_with_another_seed_is_another(resumed, whole_run_of_everything):

@@ -1,6 +1,7 @@
 """`--batch-size auto`: the number that is found, recorded, and kept."""
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -84,12 +85,23 @@ def test_trial_goes_through_every_phase(train_config, monkeypatch, precision):
     assert seen == [(16, 2), (16, 2), (8, 2), (8, 2)]
 
 
-def test_trial_that_runs_out_of_memory_does_not_fit(train_config, monkeypatch):
-    def fail(*_):
-        raise torch.OutOfMemoryError
-
-    monkeypatch.setattr(fitting, "train_step", fail)
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError(),
+        RuntimeError("MPS backend out of memory (MPS allocated: 18.10 GB, other allocations: 1 MB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_trial_that_runs_out_of_memory_does_not_fit(train_config, monkeypatch, error):
+    monkeypatch.setattr(fitting, "train_step", Mock(side_effect=error))
     assert not fits(2, train_config, CPU)
+
+
+def test_trial_that_fails_otherwise_is_an_error(train_config, monkeypatch):
+    monkeypatch.setattr(fitting, "train_step", Mock(side_effect=RuntimeError("a shape")))
+    with pytest.raises(RuntimeError, match="a shape"):
+        fits(2, train_config, CPU)
 
 
 def test_run_goes_on_with_the_number_that_it_found(whole_run, tmp_path, monkeypatch, stop_at, capsys):

@@ -206,4 +206,4 @@ def test_settled_overflows_are_counted():
     outcome = Outcome(0, 0.1, ("a",), torch.tensor([1.0, math.inf, 1.0]), is_scaled=True)
     position = Position()
     settle([outcome, outcome], position)
-    assert (position.num_overflows, position.num_overflowed, position.num_skipped) == (2, 2, 2)
+    assert (position.overflows_in_a_row, position.num_overflowed, position.num_skipped) == (2, 2, 2)

@@ -193,3 +193,14 @@ def test_half_epoch_is_resumed_where_it_stopped(train_config, stop_at):
     with pytest.raises(Stopped, match="stopped in epoch 2 of 2, batch 1 of 2"):
         train(config)
     assert [entry["step"] for entry in train(replace(config, resume=True))] == [2, 3]
+
+
+def test_run_whose_phases_end_before_it_stopped_ends_there(train_config, stop_at):
+    config = replace(train_config, batch_size=2, phases=(Phase(epochs=2, learning_rate=0.05),))
+    stop_at(3)
+    with pytest.raises(Stopped, match="stopped in epoch 1 of 2, batch 3 of 3"):
+        train(config)
+    stop_at(-1)
+    (entry,) = train(replace(config, resume=True, phases=(Phase(steps=2, learning_rate=0.05),)))
+    assert entry["step"] == 3
+    assert entry["miou"] is not None

@@ -195,11 +195,11 @@ def test_overflows_of_a_file_without_their_sum_are_those_in_a_row(checkpoint):
     """So that what is saved next does not contradict itself."""
     position = checkpoint.record["position"]
     assert "num_overflowed" not in position
-    position["num_overflows"] = 5
+    position["num_overflows"] = 5  # as it was called then
     found = position_of(checkpoint)
     found.advance(None, has_overflowed=True)
     checkpoint.record["position"] = asdict(found)
-    assert (position_of(checkpoint).num_overflows, position_of(checkpoint).num_overflowed) == (6, 6)
+    assert (position_of(checkpoint).overflows_in_a_row, position_of(checkpoint).num_overflowed) == (6, 6)
 
 
 def test_run_that_was_stopped_before_its_first_step_has_none_stored(checkpoint, paths, config):

@@ -157,7 +157,7 @@ def test_overflow_updates_nothing_and_halves_the_scale(half_learner):
     assert learner.scaler.get_scale() == 2.0**126
     position = Position()
     settle([outcome], position)
-    assert (position.batch, position.num_skipped, position.num_overflows) == (1, 1, 1)
+    assert (position.batch, position.num_skipped, position.overflows_in_a_row) == (1, 1, 1)
 
 
 def test_forward_pass_that_overflows_is_an_error(half_learner):
@@ -171,10 +171,10 @@ def test_forward_pass_that_overflows_is_an_error(half_learner):
 
 def test_a_step_that_holds_ends_the_row_of_overflows(half_learner):
     learner, config = half_learner
-    position = Position(num_overflows=step.MAX_OVERFLOWS)
+    position = Position(overflows_in_a_row=step.MAX_OVERFLOWS)
     set_scale(learner.scaler, 256.0)
     settle([train_step(learner, single_step(random_batch()), 0.1, 0, config)], position)
-    assert (position.num_skipped, position.num_overflows) == (0, 0)
+    assert (position.num_skipped, position.overflows_in_a_row) == (0, 0)
 
 
 def test_too_many_overflows_are_one_error(train_config, monkeypatch):
@@ -189,7 +189,7 @@ def test_too_many_overflows_are_one_error(train_config, monkeypatch):
     monkeypatch.setattr(loop, "make_learner", scaled)
     monkeypatch.setattr(step, "MAX_OVERFLOWS", 4)
     config = replace(train_config, precision="float16", eval_interval=9, phases=(Phase(epochs=9, learning_rate=0.01),))
-    with pytest.raises(NonFiniteError, match="step 4: .* float16 in 5 steps in a row, .* lower the learning rate") as e:
+    with pytest.raises(NonFiniteError, match="step 4: .* float16 in 5 steps in a row .* lower the learning rate") as e:
         train(config)
     assert "\n" not in str(e.value)
     assert len(learners) == 1
