@@ -77,6 +77,9 @@ def _normalised(words: Sequence[str], cls: type) -> list[str]:
     rest = list(words)
     while rest:
         word = rest.pop(0)
+        if word == "--":  # what follows are no flags
+            result += [word, *rest]
+            break
         name, equals, value = word.partition("=")
         if not name.startswith("--"):
             result.append(word)

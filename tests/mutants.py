@@ -231,7 +231,10 @@ def main(words: list[str] | None = None) -> tuple[list[str], int]:
         faults = random.Random(options.seed).sample(faults, min(options.sample, len(faults)))
     tried: dict[Fault, str] = {}
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):  # which shows what there is
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        contextlib.suppress(KeyboardInterrupt),
+    ):  # which shows what there is
         copy = Path(folder) / "copy"
         shutil.copytree(REPOSITORY, copy, ignore=shutil.ignore_patterns(".*", "*.pth", "demo", "build"))
         reach = reaches(copy, sorted({file for fault in faults for file in GUARDS[fault.module]}))

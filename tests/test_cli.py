@@ -160,6 +160,8 @@ def bad(tmp_path_factory) -> Path:
         (["evaluate", "{streets}", "--model", "{tmp}/no.safetensors"], "there is no checkpoint {tmp}/no.safetensors"),
         (["evaluate", "{streets}", "--model", "{tmp}/file"], "{tmp}/file is text"),
         (["predict", "{tmp}/none.png", "--model", "{tmp}/file"], "there is no file or folder '{tmp}/none.png'"),
+        (["predict", "--model", "{tmp}/file", "--", "--my-file.png"], "there is no file or folder '--my-file.png'"),
+        (["export", "m", "o.onnx", "--num-calibration", "5"], "num_calibration is 5; it is for --int8; add that, or"),
         (["report", "{streets}"], "nothing to score is given; give --model PATH or --predictions PATH"),
         (["report", "{streets}", "--model", "{bad}/net", "--num-worst", "-1"], "num_worst is -1; give at least 0"),
         (

@@ -53,3 +53,5 @@ class ExportConfig:
         else:
             seen = str(self.calibration)
             require(self.calibration is None, "calibration", seen, "it is for --int8; add that, or leave it out")
+            is_default = self.num_calibration == ExportConfig.num_calibration
+            require(is_default, "num_calibration", self.num_calibration, "it is for --int8; add that, or leave it out")

@@ -19,7 +19,7 @@ from deeplabv3.data.findings import Unsound
 from deeplabv3.data.formats import START_BYTES, format_of
 from deeplabv3.data.headers import require_decodable, require_few_scans, require_modest
 from deeplabv3.data.pngs import GREY, PALETTE, RGB, Header, require_rows, require_whole
-from deeplabv3.errors import DatasetError
+from deeplabv3.errors import DatasetError, printable
 
 _MAX_BYTES_A_PIXEL = {"WEBP": 1}  # Pillow reads all of it into memory, and libwebp holds three pictures
 _MOST_BYTES_A_PIXEL = 8  # four values of 16 bits
@@ -59,14 +59,12 @@ def one_error(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise DatasetError(f"{path} cannot be read: it needs more memory than there is; make it smaller") from error
     except OSError as error:
-        detail = error.strerror or _one_line(error)
+        detail = error.strerror or printable(error) or type(error).__name__
         raise DatasetError(f"{path} cannot be read: {detail}; replace the file") from error
     except Exception as error:
-        raise DatasetError(f"{path} is not a sound image ({_one_line(error)}); replace the file") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        raise DatasetError(
+            f"{path} is not a sound image ({printable(error) or type(error).__name__}); replace the file"
+        ) from error
 
 
 def decode(file: BinaryIO, formats: tuple[str, ...], max_pixels: int) -> tuple[Image.Image, Header | None]:
@@ -123,8 +121,7 @@ def require_few_pixels(width: int, height: int, max_pixels: int) -> None:
     """
     if width * height > max_pixels:
         seen = f"it has {width * height:,} pixels ({height:,}x{width:,}, height x width)"
-        allowed = f"at most {max_pixels:,} are decoded (predict --max-pixels {max_pixels})"
-        raise Unsound("too-large", f"{seen}; {allowed}: make it smaller, or raise that number")
+        raise Unsound("too-large", f"{seen}; at most {max_pixels:,} are decoded: make it smaller")
 
 
 @contextmanager

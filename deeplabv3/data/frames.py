@@ -66,8 +66,12 @@ def label_set_of(data_dir: Path, labels: Path | None) -> LabelSet:
     """
     if labels is not None:
         return read_label_set(labels)
-    splits = packed_splits(data_dir)
-    return read_index(data_dir / splits[0]).label_set if splits else CITYSCAPES
+    packed = {split: read_index(data_dir / split).label_set for split in packed_splits(data_dir)}
+    found = list(dict.fromkeys(packed.values())) or [CITYSCAPES]
+    if len(found) > 1:
+        listed = ", ".join(f"{split} with {label_set.name}" for split, label_set in packed.items())
+        raise DatasetError(f"{data_dir} was packed with several label sets ({listed}); give one with --labels")
+    return found[0]
 
 
 def check_sizes(samples: Sequence[Sample]) -> None:

@@ -125,7 +125,7 @@ class LabelSet:
         """uint8 `(256,)`: value of a `_labelTrainIds.png` to trainId, `IGNORE_INDEX`, or `UNKNOWN`."""
         table = np.full(256, UNKNOWN, np.uint8)
         table[IGNORE_INDEX] = IGNORE_INDEX
-        for row in self.classes:
+        for row in sorted(self.classes, key=lambda row: row.train_id != IGNORE_INDEX):  # what is trained has the say
             table[row.train_id if row.file_train_id is None else row.file_train_id] = row.train_id
         return table
 

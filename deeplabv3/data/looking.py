@@ -23,7 +23,7 @@ from deeplabv3.data.images import decode_label_values, read_image, read_instance
 from deeplabv3.data.packed import image_digest
 from deeplabv3.data.pngs import GREY, PALETTE, RGB, Header, require_whole, truncated
 from deeplabv3.data.surveying import IMAGE, INSTANCES
-from deeplabv3.errors import DatasetError
+from deeplabv3.errors import DatasetError, printable
 
 _FORMAT_OF_SUFFIX = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 
@@ -93,6 +93,11 @@ def look_at(item: tuple[Path, str]) -> Facts:
     try:
         facts = _look_at_image(path) if kind == IMAGE else _look_at_values(path, kind, content)
     except DatasetError as error:
+        cause = error.__cause__
+        if isinstance(cause, MemoryError):  # says nothing of the file, and must not be remembered of it
+            raise
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return Facts((_unreadable(cause),))
         return Facts((_why(error, content, found),))
     if found == named:
         return facts
@@ -153,7 +158,11 @@ def _why(error: DatasetError, content: bytes, found: str) -> Fault:
         return cause.fault
     if "runcated" in str(cause) or _is_cut(content, found):
         return truncated(io.BytesIO(content)).fault
-    detail = f" ({cause})" if cause and not isinstance(cause, UnidentifiedImageError) else ""
+    detail = (
+        f" ({printable(cause)})"
+        if isinstance(cause, Exception) and str(cause) and not isinstance(cause, UnidentifiedImageError)
+        else ""
+    )
     return Fault("damaged", f"it cannot be decoded{detail}; copy or download it anew")
 
 

@@ -41,18 +41,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
 
 from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import CITYSCAPES, LabelSet
-from deeplabv3.errors import DatasetError
+from deeplabv3.errors import DatasetError, printable
 
 INDEX, IMAGES_FILE, LABELS_FILE, FILES_FILE = "index.json", "images.bin", "labels.bin", "files.bin"
 _FLAT_FILES = (IMAGES_FILE, LABELS_FILE, FILES_FILE)
 FORMAT, VERSION = "deeplabv3 packed split", 1
-_AGAIN = "pack the data set again with deeplabv3 pack"
+_AGAIN = "pack the data set again with deeplabv3 pack --overwrite"
 
 FileState = tuple[int, int, int]
 """Inode, size and time of change of a file: another one under its name is told from it."""
@@ -183,9 +184,10 @@ def read_index(folder: Path) -> PackedSplit:
     try:
         values = json.loads(path.read_bytes())
         if values["format"] != FORMAT:
-            raise ValueError(f"its format is {values['format']!r}")
+            raise ValueError(f"its format is {short(values['format'])}")
         if values["version"] != VERSION:
-            raise DatasetError(f"{path} has version {values['version']} and this program reads {VERSION}; {_AGAIN}")
+            seen = short(values["version"])
+            raise DatasetError(f"{path} has version {seen} and this program reads {VERSION}; {_AGAIN}")
         if values.pop("digest") != _digest(values):
             raise ValueError("it does not fit its checksum")
         label_set = LabelSet.from_dict(values["labels"])
@@ -197,7 +199,7 @@ def read_index(folder: Path) -> PackedSplit:
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}; {_AGAIN}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DatasetError(f"{path} is no sound index ({error}); {_AGAIN}") from error
+        raise DatasetError(f"{path} is no sound index ({printable(error)}); {_AGAIN}") from error
     return replace(split, states={name: _state(folder / name, split.num_bytes[name]) for name in _FLAT_FILES})
 
 

@@ -134,7 +134,12 @@ def _walk(root: Path, depth: int) -> Iterator[tuple[Path, Fault | None]]:
         frames_name = path.suffix.lower() in SUFFIXES and (
             _IMAGE_NAME.fullmatch(path.name) or _LABEL_NAME.fullmatch(path.name)
         )
-        if frames_name or not item.is_dir():
+        try:
+            is_dir = not frames_name and item.is_dir()
+        except OSError as error:  # a link that leads to itself
+            yield path, Fault("unreadable", f"it cannot be looked at: {error.strerror}; mend or remove the link")
+            continue
+        if not is_dir:
             yield path, None
         elif depth > 0 and (depth == _DEPTH or not item.is_symlink()):  # the reader follows links to cities alone
             yield from _walk(path, depth - 1)

@@ -53,7 +53,9 @@ def unpack_frame(place: Place, out: Path) -> None:
     image = read_packed_image(place)
     path = (out / frame.image.path).with_suffix(".png")
     if image_digest(image) != frame.image_digest:
-        raise DatasetError(f"the pixels of {frame.name} in {place.folder} do not fit their checksum; pack it again")
+        raise DatasetError(
+            f"the pixels of {frame.name} in {place.folder} do not fit their checksum; pack it again with --overwrite"
+        )
     if not path.exists():
         file = io.BytesIO()
         Image.fromarray(image).save(file, "PNG")
@@ -64,7 +66,9 @@ def unpack_frame(place: Place, out: Path) -> None:
         content = read_packed_file(place, stored)
         path = out / stored.path
         if hashlib.sha256(content).hexdigest() != stored.sha256:
-            raise DatasetError(f"{stored.path} in {place.folder} does not fit its checksum; pack it again")
+            raise DatasetError(
+                f"{stored.path} in {place.folder} does not fit its checksum; pack it again with --overwrite"
+            )
         if not path.exists():
             write_whole(path, content)
         elif path.read_bytes() != content:

@@ -102,7 +102,9 @@ def _facts_of(data_dir: Path, packed: PackedSplit, damaged: Sequence[str]) -> di
         for file in frame.files:
             faults = []
             if file.path in damaged:
-                faults.append(Fault("checksum", "its packed content does not fit its checksum; pack it again"))
+                faults.append(
+                    Fault("checksum", "its packed content does not fit its checksum; pack it again with --overwrite")
+                )
             if file.path in changed:
                 text = f"{packed.source / file.path} has changed since it was packed; pack it again with --overwrite"
                 faults.append(Fault("source-changed", text))

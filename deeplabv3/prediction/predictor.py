@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deeplabv3.config import InferenceConfig, PredictConfig
+from deeplabv3.data.findings import Unsound
 from deeplabv3.data.images import Pixels, read_image
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.distributed import ending_together, gather, process_group, share_of
@@ -242,7 +243,7 @@ def predict(config: PredictConfig) -> list[Path]:
                     assert isinstance(source, Path)
                     image = read_image(source, max_pixels=config.max_pixels)
                 except DatasetError as error:  # one broken file must not cost the others their results
-                    broken.append(error)
+                    broken.append(_with_way_out(error))
                     continue
                 prediction = predict_image(model, image, config.inference)
                 result.write(image, prediction, label_set, opacity=config.opacity, legend=config.legend)
@@ -252,6 +253,12 @@ def predict(config: PredictConfig) -> list[Path]:
     if broken:
         raise DatasetError(f"{broken[0]} ({len(broken)} of {len(jobs)} files are broken; the others are written)")
     return [result.overlay for _, result in jobs]
+
+
+def _with_way_out(error: DatasetError) -> DatasetError:
+    """An error about too many pixels names the option that allows more."""
+    is_large = isinstance(error.__cause__, Unsound) and error.__cause__.fault.reason == "too-large"
+    return DatasetError(f"{error}, or raise --max-pixels") if is_large else error
 
 
 def _jobs(config: PredictConfig) -> list[tuple[Path | Live, Results | VideoResult]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import struct
 import sys
 import time
@@ -42,7 +41,7 @@ def main(max_pixels: int, cpu_seconds: int) -> None:
         try:
             pixels = decode_image(content, Path("the image"), max_pixels=max_pixels)
         except DatasetError as error:
-            status, text = refusal_of(error, max_pixels)
+            status, text = refusal_of(error)
             answers.write(ANSWER.pack(status, len(text.encode()), 0) + text.encode())
         else:
             answers.write(ANSWER.pack(200, *pixels.shape[:2]))
@@ -52,15 +51,13 @@ def main(max_pixels: int, cpu_seconds: int) -> None:
         del content
 
 
-def refusal_of(error: DatasetError, max_pixels: int) -> tuple[int, str]:
+def refusal_of(error: DatasetError) -> tuple[int, str]:
     """The status and the text for a client: without what other libraries say, which may name parts of this process."""
     cause = error.__cause__
     if not isinstance(cause, Unsound):
         return 422, "the image cannot be read: it is damaged or of a rare kind; save it anew as PNG or JPEG"
-    if cause.fault.reason == "too-large":
-        text = re.sub(r" \(predict [^)]*\)|, or raise that number", "", cause.fault.text)
-        return 413, f"the image cannot be read: {text}"
-    return 415 if cause.fault.reason == "wrong-format" else 422, f"the image cannot be read: {cause.fault.text}"
+    status = {"too-large": 413, "wrong-format": 415}.get(cause.fault.reason, 422)
+    return status, f"the image cannot be read: {cause.fault.text}"
 
 
 def limit_memory(max_pixels: int) -> None:

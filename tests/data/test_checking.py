@@ -20,7 +20,6 @@ from deeplabv3.data.findings import REASONS
 from deeplabv3.data.frames import read_sample
 from deeplabv3.data.labels import CITYSCAPES, LabelSet
 from deeplabv3.data.official import FRAMES_OF_CITY, note_on_number
-from deeplabv3.data.remembering import memory_path
 from deeplabv3.errors import DatasetError
 from deeplabv3.report.defects import check
 from tests.conftest import REPOSITORY
@@ -306,46 +305,6 @@ def test_progress_counts_up_to_the_end(streets):
     assert told == [(number, 9) for number in range(1, 10)]
 
 
-def test_unchanged_file_is_not_read_again(tmp_path, rng):
-    tree = Tree(tmp_path, rng)
-    assert check_dataset(tmp_path, ("train", "val"), CITYSCAPES, remembered=True).num_read == 30
-    DEFECTS["zero_bytes"](tree)
-    DEFECTS["one_unknown_id"](tree)
-    for number in (2, 0):
-        findings = check_dataset(tmp_path, ("train", "val"), CITYSCAPES, remembered=True)
-        assert findings.num_read <= number
-        assert {(f.path.relative_to(tmp_path).as_posix(), f.reason) for f in findings.findings} == tree.expected
-    assert check_dataset(tmp_path, ("train", "val"), CITYSCAPES).num_read == 30
-
-
-def test_changed_time_alone_is_looked_at(tmp_path, rng):
-    tree = Tree(tmp_path, rng)
-    tree.found()
-    path = tree.labels[tree.frames[0]]
-    os.utime(path, ns=(1, 1))
-    assert check_dataset(tmp_path, ("train", "val"), CITYSCAPES, remembered=True).num_read == 1
-
-
-@pytest.mark.parametrize("damage", ["cut", "text", "flip", "list"])
-def test_damaged_memory_is_not_believed(tmp_path, rng, damage):
-    tree = Tree(tmp_path, rng)
-    tree.found()
-    path = memory_path(tmp_path)
-    content = path.read_text()
-    changed = {"cut": content[:-9], "text": "{}", "flip": content.replace(", 24]", ", 25]", 1), "list": "[]"}[damage]
-    assert changed != content
-    path.write_text(changed)
-    findings = check_dataset(tmp_path, ("train", "val"), CITYSCAPES, remembered=True)
-    assert (findings.num_read, findings.findings) == (30, ())
-
-
-def test_memory_that_cannot_be_written_only_costs_time(tmp_path, rng, monkeypatch):
-    tree = Tree(tmp_path / "d", rng)
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("DEEPLABV3_CACHE", str(tmp_path / "file"))
-    assert tree.found() == tree.found(remembered=True) == set()
-
-
 def test_second_look_opens_no_file(tmp_path, rng, monkeypatch):
     tree = Tree(tmp_path, rng)
     tree.found()
@@ -376,3 +335,12 @@ def test_every_reason_is_planted_and_documented():
     assert all(f'"{reason}"' in source for reason in REASONS)
     rows = [line.split("|")[1].strip(" `") for line in page.splitlines() if line.startswith("| `")]
     assert rows == list(REASONS)
+
+
+def test_link_to_itself_is_a_finding_and_not_the_end(tmp_path, rng):
+    Tree(tmp_path, rng)
+    loop = tmp_path / "leftImg8bit" / "train" / "loop"
+    loop.symlink_to("loop")
+    (finding,) = check_dataset(tmp_path, ("train", "val"), CITYSCAPES).findings
+    assert (finding.path, finding.reason) == (loop, "unreadable")
+    assert "mend or remove the link" in finding.text

@@ -207,8 +207,10 @@ def test_size_is_capped_and_the_cap_is_named(tmp_path):
     path = tmp_path / "a.png"
     Image.new("L", (30, 20)).save(path)
     assert read_image(path, max_pixels=600).shape == (20, 30, 3)
-    wanted = r"a.png cannot be read: it has 600 pixels \(20x30, height x width\); at most 599 are decoded \(predict "
-    with pytest.raises(DatasetError, match=wanted + r"--max-pixels 599\): make it smaller, or raise that number"):
+    wanted = (
+        r"a.png cannot be read: it has 600 pixels \(20x30, height x width\); at most 599 are decoded: make it smaller"
+    )
+    with pytest.raises(DatasetError, match=wanted):
         read_image(path, max_pixels=599)
 
 

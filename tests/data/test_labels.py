@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from cityscapesscripts.helpers.labels import labels as official
 
-from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX, UNKNOWN, LabelSet, read_label_set
+from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX, UNKNOWN, LabelClass, LabelSet, read_label_set
 from deeplabv3.errors import DatasetError
 
 OWN = """
@@ -102,3 +102,11 @@ def test_unusable_table(tmp_path, text, message):
 def test_missing_file(tmp_path):
     with pytest.raises(DatasetError, match="No such file"):
         read_label_set(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("dropped", ["a", "b"])
+def test_value_that_two_classes_share_stays_while_one_of_them_is_trained(dropped):
+    rows = [
+        LabelClass(name, id_, train_id, (0, 0, 0)) for name, id_, train_id in (("a", 1, 0), ("b", 2, 0), ("c", 3, 1))
+    ]
+    assert LabelSet("own", tuple(rows)).without([dropped]).train_id_of_file[:2].tolist() == [0, 1]

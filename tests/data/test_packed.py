@@ -22,6 +22,7 @@ from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.data.frames import label_set_of, read_sample, train_id_table
 from deeplabv3.data.labels import CITYSCAPES, LabelSet
 from deeplabv3.data.packed import INDEX, packed_splits, read_index
+from deeplabv3.data.packing import pack_split
 from deeplabv3.data.unpacking import unpack_split
 from deeplabv3.errors import DatasetError, InputError, OutputError
 from deeplabv3.report.defects import checked
@@ -244,6 +245,23 @@ def test_finer_label_set_is_read_from_the_label_files(streets, tmp_path):
     assert label_set_of(tmp_path, None) == coarse
     for one, other in zip(find_samples(streets, "train"), find_samples(tmp_path, "train"), strict=True):
         np.testing.assert_array_equal(read_sample(one, CITYSCAPES)[1], read_sample(other, CITYSCAPES)[1])
+
+
+def test_two_label_sets_need_a_third_that_is_given(streets, tmp_path):
+    coarse = LabelSet("coarse", tuple(replace(row, train_id=0) for row in CITYSCAPES.classes))
+    for split, label_set in (("train", CITYSCAPES), ("val", coarse)):
+        pack_split(streets, tmp_path, split, find_samples(streets, split), label_set)
+    with pytest.raises(DatasetError, match=r"\(train with cityscapes, val with coarse\); give one with --labels"):
+        label_set_of(tmp_path, None)
+
+
+def test_index_that_writes_to_the_terminal_is_shown_as_text(streets, tmp_path):
+    pack(streets, tmp_path)
+    path = tmp_path / "train" / INDEX
+    path.write_text(path.read_text().replace('"version": 1', '"version": "\\u001b[2J"'))
+    with pytest.raises(DatasetError, match="has version") as error:
+        read_index(tmp_path / "train")
+    assert str(error.value).isprintable()
 
 
 def test_pack_and_unpack_are_verbs(streets, tmp_path, capsys):

@@ -49,5 +49,5 @@ def test_what_is_packed_counts_as_what_is_not(streets, out):
 def test_damaged_content_is_that_of_its_file(out, name, is_image):
     damage(out / "train" / name, 0)
     (finding,) = check(out).findings
-    assert finding.text == "its packed content does not fit its checksum; pack it again"
+    assert finding.text == "its packed content does not fit its checksum; pack it again with --overwrite"
     assert ("leftImg8bit" in finding.path.name) == is_image

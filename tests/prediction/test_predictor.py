@@ -122,7 +122,9 @@ def test_broken_image_is_named_and_the_others_are_written(config, folder):
 
 def test_image_above_the_cap_is_named_with_the_flag(config, folder):
     Image.new("L", (400, 300)).save(folder / "b.png")
-    with pytest.raises(DatasetError, match=r"b.png .* 120,000 pixels .*--max-pixels 119999.*\(1 of 3 files"):
+    with pytest.raises(
+        DatasetError, match=r"b.png .* 120,000 pixels .* at most 119,999 .*raise --max-pixels \(1 of 3 files"
+    ):
         predict(replace(config, max_pixels=119_999))
     assert len(predict(replace(config, max_pixels=120_000, overwrite=True))) == 3
 

@@ -292,5 +292,5 @@ def test_clients_that_leave_leave_nothing(served):
         connection.close()
     wait_until(lambda: not served.service.is_at_work and handles() <= before[0])  # one may have closed since
     assert threading.active_count() <= before[1] + 1  # there are two encoders, and the second may not have begun before
-    assert served.service.room.left == 16 * served.service.config.max_body_bytes
+    wait_until(lambda: served.service.room.left == 16 * served.service.config.max_body_bytes)
     assert served.segment(IMAGE).status == 200

@@ -1,0 +1,71 @@
+"""What a check remembers of files that do not change."""
+
+import os
+from unittest.mock import Mock
+
+import pytest
+
+from deeplabv3.data.checking import check_dataset
+from deeplabv3.data.labels import CITYSCAPES
+from deeplabv3.data.remembering import memory_path
+from deeplabv3.errors import DatasetError
+from tests.data.planting import DEFECTS
+from tests.data.tree import Tree
+
+
+def test_unchanged_file_is_not_read_again(tmp_path, rng):
+    tree = Tree(tmp_path, rng)
+    assert check_dataset(tmp_path, ("train", "val"), CITYSCAPES, remembered=True).num_read == 30
+    DEFECTS["zero_bytes"](tree)
+    DEFECTS["one_unknown_id"](tree)
+    for number in (2, 0):
+        findings = check_dataset(tmp_path, ("train", "val"), CITYSCAPES, remembered=True)
+        assert findings.num_read <= number
+        assert {(f.path.relative_to(tmp_path).as_posix(), f.reason) for f in findings.findings} == tree.expected
+    assert check_dataset(tmp_path, ("train", "val"), CITYSCAPES).num_read == 30
+
+
+def test_changed_time_alone_is_looked_at(tmp_path, rng):
+    tree = Tree(tmp_path, rng)
+    tree.found()
+    path = tree.labels[tree.frames[0]]
+    os.utime(path, ns=(1, 1))
+    assert check_dataset(tmp_path, ("train", "val"), CITYSCAPES, remembered=True).num_read == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "flip", "list"])
+def test_damaged_memory_is_not_believed(tmp_path, rng, damage):
+    tree = Tree(tmp_path, rng)
+    tree.found()
+    path = memory_path(tmp_path)
+    content = path.read_text()
+    changed = {"cut": content[:-9], "text": "{}", "flip": content.replace(", 24]", ", 25]", 1), "list": "[]"}[damage]
+    assert changed != content
+    path.write_text(changed)
+    findings = check_dataset(tmp_path, ("train", "val"), CITYSCAPES, remembered=True)
+    assert (findings.num_read, findings.findings) == (30, ())
+
+
+def test_memory_that_cannot_be_written_only_costs_time(tmp_path, rng, monkeypatch):
+    tree = Tree(tmp_path / "d", rng)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DEEPLABV3_CACHE", str(tmp_path / "file"))
+    assert tree.found() == tree.found(remembered=True) == set()
+
+
+def test_short_memory_is_not_remembered_of_a_file(tmp_path, rng, monkeypatch):
+    """It ends the check instead, and the next one finds nothing wrong."""
+    Tree(tmp_path, rng)
+    with monkeypatch.context() as patch:
+        patch.setattr("deeplabv3.data.images.as_shown", Mock(side_effect=MemoryError))
+        with pytest.raises(DatasetError, match="it needs more memory than there is"):
+            check_dataset(tmp_path, ("train",), CITYSCAPES, num_workers=0)
+    assert not check_dataset(tmp_path, ("train",), CITYSCAPES, remembered=True).findings
+
+
+def test_one_split_is_remembered_while_another_is_checked(tmp_path, rng):
+    Tree(tmp_path, rng)
+    splits = ("train", "val")
+    assert check_dataset(tmp_path, splits, CITYSCAPES).num_read > 0
+    check_dataset(tmp_path, ("val",), CITYSCAPES)
+    assert check_dataset(tmp_path, splits, CITYSCAPES, remembered=True).num_read == 0
