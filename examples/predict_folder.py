@@ -1,6 +1,7 @@
 """Predict the images of a folder and use the arrays: python examples/predict_folder.py FOLDER MODEL CLASS.
 
 Prints the share of CLASS in each image and how sure the network is where it sees it; keeps the three pictures of each.
+MODEL is a checkpoint, or a file that was exported with --output probabilities. FOLDER holds images alone.
 """
 
 import sys

@@ -15,7 +15,7 @@ def main(data: str, model: str, out: str | None = None) -> None:
     config = deeplabv3.EvaluateConfig(
         data_dir=Path(data),
         model=Path(model),
-        inference=deeplabv3.InferenceConfig(flip=True),
+        inference=deeplabv3.InferenceConfig(),  # flip=True averages with the mirrored frame
         out=Path(out) if out else None,
     )
     scores = deeplabv3.evaluate(config)
