@@ -60,8 +60,10 @@ GUARDS = {  # a module and the tests of it
        for name in ("__init__", "containers", "contents", "convert", "instructions", "limits", "pickles")},
     "deeplabv3/model/checkpoint.py": ("tests/model/test_checkpoint.py", "tests/model/test_integrity.py"),
     "deeplabv3/files.py": ("tests/test_files.py", *_PACKS),
-    "deeplabv3/training/position.py": ("tests/training/test_restoring.py", "tests/training/test_controls.py"),
-    "deeplabv3/training/step.py": ("tests/training/test_step.py", "tests/training/test_numbers.py"),
+    "deeplabv3/training/position.py": ("tests/training/test_position.py", "tests/training/test_restoring.py",
+                                        "tests/training/test_controls.py"),
+    "deeplabv3/training/step.py": ("tests/training/test_step.py", "tests/training/test_numbers.py",
+                                   "tests/training/test_repeated.py"),
 }  # fmt: skip
 
 _MOST_BYTES = 8 << 30  # a fault in a limit of memory must not take that of the whole machine

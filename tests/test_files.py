@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 
 from deeplabv3.errors import OutputError
-from deeplabv3.files import make_dir, open_whole, partial_of, remove_partials, require_writable, write_whole
+from deeplabv3.files import (
+    cache_dir,
+    cannot_write,
+    make_dir,
+    open_whole,
+    partial_of,
+    refuse_to_overwrite,
+    remove,
+    remove_partials,
+    require_writable,
+    write_whole,
+)
 from tests.disk import ERRORS, KILL, TEAR, Disk, in_child
 
 OLD, NEW = b"old" * 20_000, b"new" * 30_000
@@ -264,3 +275,35 @@ def test_folder_that_cannot_be_made_is_one_line(closed_folder):
     code, said = in_child(make)
     assert code == 1
     assert said == f"OutputError: the folder {folder}/new/run cannot be made: Permission denied; choose another one"
+
+
+@pytest.mark.parametrize(
+    ("own", "shared", "wanted"), [("/c", "/x", "/c"), ("", "/x", "/x/deeplabv3"), ("", "", "~/.cache/deeplabv3")]
+)
+def test_cache_is_where_the_user_says(monkeypatch, own, shared, wanted):
+    monkeypatch.setenv("DEEPLABV3_CACHE", own)
+    monkeypatch.setenv("XDG_CACHE_HOME", shared)
+    assert cache_dir() == Path(wanted).expanduser()
+
+
+def test_what_is_there_is_not_overwritten(tmp_path):
+    (tmp_path / "b").touch()
+    refuse_to_overwrite([tmp_path / "a"])
+    with pytest.raises(OutputError, match="b is there already; add --overwrite to replace it, or choose another place"):
+        refuse_to_overwrite([tmp_path / "a", tmp_path / "b"])
+
+
+def test_file_is_removed_whether_it_is_there_or_not(tmp_path):
+    (tmp_path / "a").touch()
+    remove(tmp_path / "a")
+    remove(tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OutputError, match=r"cannot be removed: (Is a directory|Operation not permitted); remove it"):
+        remove(tmp_path)
+    remove_partials([tmp_path / "none"])
+
+
+def test_error_without_a_number_is_told(tmp_path):
+    message = str(cannot_write(tmp_path / "a", OSError("the disk is gone")))
+    assert "cannot be written: the disk is gone; " in message
+    assert message.endswith(" are free: choose another folder")

@@ -1,4 +1,7 @@
+import errno
 import json
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import safetensors.torch
@@ -6,8 +9,8 @@ import torch
 
 from deeplabv3.config import ModelConfig
 from deeplabv3.data.labels import CITYSCAPES
-from deeplabv3.errors import CheckpointError, InputError, NonFiniteError, OutputError
-from deeplabv3.model.checkpoint import digest, load_weights, read_checkpoint, write_checkpoint
+from deeplabv3.errors import CheckpointError, DeviceMemoryError, InputError, NonFiniteError, OutputError
+from deeplabv3.model.checkpoint import differences, digest, load_weights, read_checkpoint, write_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.load import load_model
 from deeplabv3.records import to_record
@@ -172,3 +175,46 @@ def test_metadata_is_json_without_pickle(path):
     header = path.read_bytes()
     size = int.from_bytes(header[:8], "little")
     assert json.loads(json.loads(header[8 : 8 + size])["__metadata__"]["record"]) == RECORD
+
+
+def test_three_faults_are_named_and_the_rest_counted():
+    ours = {name: torch.zeros(2) for name in "abcde"}
+    assert differences(ours, ours) == ""
+    assert differences(ours, dict(list(ours.items())[:2])) == "c is missing, d is missing, e is missing"
+    assert differences(ours, {"a": ours["a"]}) == "b is missing, c is missing, d is missing and 1 more"
+    assert differences(ours, {}) == "a is missing, b is missing, c is missing and 2 more"
+    half = {name: value.half() for name, value in ours.items()}
+    assert differences({"a": ours["a"]}, {"a": half["a"]}) == "a is of torch.float16 instead of torch.float32"
+    assert differences(ours, half, any_type=True) == ""
+
+
+def test_large_numbers_are_finite_though_their_sum_is_not(tmp_path):
+    large = torch.full((4,), 3e38)
+    assert not large.sum().isfinite()
+    write_checkpoint(tmp_path / "a", {"model/a": large}, {"model": {}})
+    assert torch.equal(read_checkpoint(tmp_path / "a").tensors["model/a"], large)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_record_without_a_json_form_is_not_written(tmp_path, value):
+    with pytest.raises(ValueError, match="Out of range float values"):
+        write_checkpoint(tmp_path / "a", {"model/a": torch.zeros(1)}, {"best": value})
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_reading_meets_is_told(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path / "a", {"model/a": torch.zeros(1)}, {"model": {}})
+    for error, kind, message in (
+        (MemoryError(), DeviceMemoryError, "memory ran out while .*a was read; end other programs"),
+        (OSError(errno.EIO, "Input/output error"), CheckpointError, "a cannot be read: Input/output error; check"),
+        (OSError("of no number"), CheckpointError, "a cannot be read: of no number; check"),
+    ):
+        monkeypatch.setattr(Path, "read_bytes", Mock(side_effect=error))
+        with pytest.raises(kind, match=message):
+            read_checkpoint(tmp_path / "a")
+
+
+def test_header_that_is_a_list_is_told(tmp_path):
+    (tmp_path / "a").write_bytes((2).to_bytes(8, "little") + b"[]")
+    with pytest.raises(CheckpointError, match="its header is no JSON object"):
+        read_checkpoint(tmp_path / "a")
