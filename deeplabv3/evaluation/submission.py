@@ -6,18 +6,16 @@ frame's `<city>_<sequence>_<frame>`; folders within the zip file do not matter (
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from deeplabv3.config import SubmitConfig
 from deeplabv3.data.cityscapes import find_images, frame_name, require_unique_names
 from deeplabv3.data.frames import label_set_of
-from deeplabv3.data.images import Pixels, image_size, read_image
+from deeplabv3.data.images import image_size, read_image
 from deeplabv3.data.labels import CITYSCAPES, LabelSet, looks_like_train_ids
 from deeplabv3.distributed import require_single
 from deeplabv3.errors import DatasetError, InputError, printable
@@ -25,6 +23,7 @@ from deeplabv3.evaluation.predictions import count_faults, files_of_frames, read
 from deeplabv3.files import open_whole, refuse_to_overwrite, require_writable
 from deeplabv3.model.load import load_for_inference
 from deeplabv3.prediction.predictor import predict_image
+from deeplabv3.prediction.render import png_of
 from deeplabv3.progress import track
 
 MAX_MEMBER_BYTES = 2**26
@@ -55,7 +54,7 @@ def submit(config: SubmitConfig) -> int:
         with zipfile.ZipFile(file, "w") as archive:
             for name, path in track(list(images.items()), "predicting"):
                 prediction = predict_image(model, read_image(path), config.inference)
-                content = _png(label_set.id_of_train_id[prediction])
+                content = png_of(label_set.id_of_train_id[prediction])
                 archive.writestr(zipfile.ZipInfo(f"{name}_labelIds.png", _DATE), content)  # compressed by the PNG
         with zipfile.ZipFile(file) as archive:
             faults = faults_of(archive, sizes, CITYSCAPES)
@@ -149,9 +148,3 @@ def _fault_of(
     if looks_like_train_ids(np.unique(values), label_set):
         return f"{path} holds trainIds, and label ids are wanted; write what LabelSet.id_of_train_id makes of them"
     return ""
-
-
-def _png(values: Pixels) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(values).save(content, "PNG")
-    return content.getvalue()

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from deeplabv3.data.cityscapes import IMAGES
+from deeplabv3.data.cityscapes import frame_name
 from deeplabv3.data.images import SUFFIXES
 from deeplabv3.errors import InputError
 from deeplabv3.prediction.clips import SUFFIXES as VIDEO_SUFFIXES
@@ -95,7 +95,7 @@ def result_stems(images: Sequence[Path], ending: str = ".png") -> list[str]:
     Raises:
         InputError: Two results would still have one name.
     """
-    stems = [path.stem.removesuffix(f"_{IMAGES}") for path in images]
+    stems = [frame_name(path) for path in images]
     counts = Counter(stems)
     stems = [
         stem if counts[stem] == 1 else f"{path.resolve().parent.name}_{stem}"
