@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 2 for a user's mistake, 1 for a run that failed or a check that found something, 130 or 143
-        for a run that was stopped.
+        for a run that was stopped, 141 where nobody reads what is printed any more.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
@@ -67,7 +66,7 @@ def guarded(program: str, run: Callable[[], int | None]) -> int:
         return 2 if isinstance(error, InputError) else 1
     except BrokenPipeError:  # whoever reads what is printed, as `head` does, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 141  # 128 and SIGPIPE, which not every system has
     except OSError as error:
         print(f"{program}: error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 2

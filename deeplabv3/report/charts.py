@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, MUTED, GRID = "#14181f", "#5b6573", "#dde2e8"
+INK, MUTED, GRID = "#14181f", "#566170", "#e0e5ea"
 RIGHT, WRONG = "#1f57a4", "#c4302b"
 TRAIN, VALIDATION, MIOU = "#7d8896", "#d2602f", RIGHT
 """The colours of the page's style sheet."""
@@ -138,4 +138,4 @@ def _cell_colors(shares: Any, rows: list[int], columns: list[int]) -> Any:
     right = np.equal.outer(rows, columns)[..., None]
     color = np.where(right, to_rgb(RIGHT), to_rgb(WRONG))
     strengths = np.sqrt(shares)[..., None]
-    return strengths * color + (1 - strengths) * np.array(to_rgb("#f4f6f8"))
+    return strengths * color + (1 - strengths) * np.array(to_rgb("#f5f7f9"))
