@@ -122,7 +122,9 @@ def _write_memory(
         # Rights change without the time of the last change.
         if not isinstance(state, Fault) and not any(fault.reason == "unreadable" for fault in facts[path].faults)
     }
-    files = _read_memory(data_dir) | json.loads(json.dumps(files))  # as it will be read; other splits stay
+    looked_at = {_key(path, data_dir) for path in states}
+    others = {key: value for key, value in _read_memory(data_dir).items() if key not in looked_at}  # of other splits
+    files = others | json.loads(json.dumps(files))  # as it will be read
     with suppress(OutputError, OSError, UnicodeError):
         text = json.dumps({"head": _head(data_dir), "digest": _digest(files), "files": files})
         write_whole(memory_path(data_dir), text)

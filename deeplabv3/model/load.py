@@ -157,7 +157,7 @@ def local_file(name_or_path: str | Path) -> Path:
     if (
         published is None
         and is_repository(path.as_posix())
-        and path.suffix not in _ENDINGS
+        and path.suffix.lower() not in _ENDINGS
         and not path.parent.exists()
     ):
         return fetch(path.as_posix())

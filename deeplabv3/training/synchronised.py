@@ -63,9 +63,8 @@ class GlobalBatchNorm(_BatchNorm):
         with torch.no_grad():
             assert self.momentum is not None
             self.running_mean.lerp_(mean.detach(), self.momentum)
-            self.running_var.lerp_(
-                variance.detach() * (total / (total - 1)), self.momentum
-            )  # unbiased, as torch keeps it
+            unbiased = variance.detach() * (total / (total - 1))  # as torch keeps it
+            self.running_var.lerp_(unbiased, self.momentum)
             assert self.num_batches_tracked is not None
             self.num_batches_tracked.add_(1)
         scale = self.weight * torch.rsqrt(variance + self.eps)  # (C,)

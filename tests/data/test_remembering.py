@@ -1,6 +1,7 @@
 """What a check remembers of files that do not change."""
 
 import os
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -69,3 +70,21 @@ def test_one_split_is_remembered_while_another_is_checked(tmp_path, rng):
     assert check_dataset(tmp_path, splits, CITYSCAPES).num_read > 0
     check_dataset(tmp_path, ("val",), CITYSCAPES)
     assert check_dataset(tmp_path, splits, CITYSCAPES, remembered=True).num_read == 0
+
+
+def test_file_that_can_no_longer_be_read_is_forgotten(tmp_path, rng, monkeypatch):
+    """Rights change without the time of the last change, so what was seen before must not be believed any more."""
+    tree = Tree(tmp_path, rng)
+    assert tree.found() == set()
+    path, read = tree.labels[tree.frames[0]], Path.read_bytes
+
+    def refuse(self):
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return read(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        wanted = {(path.relative_to(tmp_path).as_posix(), "unreadable")}
+        assert tree.found() == tree.found(remembered=True) == wanted
+    assert check_dataset(tmp_path, ("train", "val"), CITYSCAPES, remembered=True).num_read == 1

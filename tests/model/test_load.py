@@ -124,8 +124,9 @@ def test_mistyped_path_is_not_asked_for_at_the_hub(tmp_path, monkeypatch):
         local_file("run/best")
     for name in ("somebody/best", "somebody/street-v1.2"):
         assert local_file(name) == Path(f"{name} was asked for")
-    with pytest.raises(CheckpointError, match=r"there is no checkpoint somebody/best.pth; give"):
-        local_file("somebody/best.pth")
+    for name in ("somebody/best.pth", "somebody/best.PTH"):
+        with pytest.raises(CheckpointError, match=f"there is no checkpoint {name}; give"):
+            local_file(name)
 
 
 def test_unknown_name_says_what_there_is(tmp_path):
