@@ -101,6 +101,8 @@ def predict_probabilities(
 ) -> tuple[Tensor, Tensor]:
     """What `predict_batch` returns, and the probabilities of the whole frame, whose windows are left out.
 
+    Args are those of `predict_batch`.
+
     Returns:
         trainIds, uint8 `(N, H, W)`, and float32 `(N, K, H, W)`, both on the device of the image.
 
