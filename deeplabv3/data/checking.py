@@ -14,9 +14,10 @@ import numpy as np
 
 from deeplabv3.data.cityscapes import IMAGES, LABELS, require_data_dir
 from deeplabv3.data.findings import Finding, Findings, SplitCounts, in_order
-from deeplabv3.data.images import ranges
-from deeplabv3.data.labels import IGNORE_INDEX, UNKNOWN, LabelSet, may_be_train_ids
+from deeplabv3.data.images import allowed, ranges
+from deeplabv3.data.labels import IGNORE_INDEX, UNKNOWN, LabelSet
 from deeplabv3.data.looking import Facts
+from deeplabv3.data.numbering import may_be_train_ids
 from deeplabv3.data.official import note_on_number
 from deeplabv3.data.packed import packed_splits
 from deeplabv3.data.remembering import Told, facts_of
@@ -115,9 +116,10 @@ def _of_values(frame: FrameFiles, facts: FactsByPath, label_set: LabelSet, swapp
     findings = []
     for entry in _decoded(frame):
         values = [value for value, _ in facts[entry.path].counts]
-        table, what = _table(entry.kind, label_set)
+        of_train_ids = entry.kind == TRAIN_IDS
+        table, what = label_set.train_id_of(train_ids=of_train_ids), "trainIds" if of_train_ids else "label ids"
         if entry.path in swapped:
-            text = f"it holds {ranges(values)}, which look like trainIds; wanted are label ids ({_allowed(table)}): "
+            text = f"it holds {ranges(values)}, which look like trainIds; wanted are label ids ({allowed(table)}): "
             text += f"write those, or name the file _{LABELS}_{TRAIN_IDS}.png"
             findings.append(_finding(frame, entry, "train-ids", text))
             continue
@@ -126,7 +128,7 @@ def _of_values(frame: FrameFiles, facts: FactsByPath, label_set: LabelSet, swapp
         unknown = [value for value in values if value > 255 or table[value] == UNKNOWN]
         if unknown:
             text = f"it holds {ranges(unknown)}, which {'is' if len(unknown) == 1 else 'are'} not among the {what} "
-            text += f"of {label_set.name} ({_allowed(table)}): correct it, or name the classes with --labels FILE.yaml"
+            text += f"of {label_set.name} ({allowed(table)}): correct it, or name the classes with --labels FILE.yaml"
             findings.append(_finding(frame, entry, "unknown-id", text))
         elif entry.kind in (LABEL, TRAIN_IDS) and values and frame.split not in UNLABELLED_SPLITS:
             if (table[values] == IGNORE_INDEX).all():
@@ -134,17 +136,6 @@ def _of_values(frame: FrameFiles, facts: FactsByPath, label_set: LabelSet, swapp
                 text += "the frame out"
                 findings.append(_finding(frame, entry, "all-ignored", text))
     return findings
-
-
-def _table(kind: str, label_set: LabelSet) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], str]:
-    """A file's value to trainId, and what its values are called."""
-    if kind == TRAIN_IDS:
-        return label_set.train_id_of_file, "trainIds"
-    return label_set.train_id_of_id, "label ids"
-
-
-def _allowed(table: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> str:
-    return ranges([int(value) for value in np.flatnonzero(table != UNKNOWN)])
 
 
 def _swapped(frames: Sequence[FrameFiles], facts: FactsByPath, label_set: LabelSet) -> set[Path]:
@@ -209,7 +200,7 @@ def _counts(num_frames: int, labels: Iterable[Entry], facts: FactsByPath, label_
     for entry in labels:
         if entry.path not in facts:
             continue
-        table, _ = _table(entry.kind, label_set)
+        table = label_set.train_id_of(train_ids=entry.kind == TRAIN_IDS)
         seen = set()
         for value, count in facts[entry.path].counts:
             pixels[table[value]] += count

@@ -67,6 +67,19 @@ def one_error(path: Path) -> Iterator[None]:
         ) from error
 
 
+def content_of(path: Path, max_pixels: int) -> bytes:
+    """All of a file, unless it is larger than an image of so many pixels can be.
+
+    Raises:
+        Unsound: It is too large, or no file.
+        OSError: It cannot be read.
+    """
+    with opened(path) as file:
+        _require_few_bytes(file, format_of(file.read(START_BYTES)), max_pixels)
+        file.seek(0)
+        return file.read()
+
+
 def decode(file: BinaryIO, formats: tuple[str, ...], max_pixels: int) -> tuple[Image.Image, Header | None]:
     """Check and decode a file by the allowed decoders alone.
 

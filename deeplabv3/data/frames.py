@@ -19,6 +19,7 @@ from deeplabv3.data.images import (
     read_instances,
     read_label,
     read_label_ids,
+    require_one_size,
 )
 from deeplabv3.data.labels import CITYSCAPES, UNKNOWN, LabelSet, read_label_set
 from deeplabv3.data.packed import (
@@ -84,9 +85,9 @@ def check_sizes(samples: Sequence[Sample]) -> None:
         if sample.place is not None:  # the packing has compared them
             continue
         size = image_size(sample.label_path)
-        _require_one_size(sample, image_size(sample.image_path), size)
+        require_one_size(sample.label_path, size, "image", image_size(sample.image_path))
         if sample.instance_path is not None:
-            _require_instances_fit(sample, image_size(sample.instance_path), size)
+            require_one_size(sample.instance_path, image_size(sample.instance_path), "label", size)
 
 
 def read_sample(sample: Sample, label_set: LabelSet) -> tuple[Pixels, Pixels]:
@@ -104,7 +105,7 @@ def read_sample(sample: Sample, label_set: LabelSet) -> tuple[Pixels, Pixels]:
         label = read_label(
             sample.label_path, label_set, train_ids=sample.train_ids, content=_packed_file(sample, sample.label_path)
         )
-    _require_one_size(sample, image.shape[:2], label.shape)
+    require_one_size(sample.label_path, label.shape, "image", image.shape)
     return image, label
 
 
@@ -130,8 +131,8 @@ def train_id_table(packed: LabelSet, wanted: LabelSet, of_train_ids: bool) -> np
         values were ignored that are a class now, or are not in the label set now.
     """
     table = np.full(256, UNKNOWN, np.uint8)
-    name = "train_id_of_file" if of_train_ids else "train_id_of_id"
-    for before, now in zip(getattr(packed, name), getattr(wanted, name), strict=True):
+    tables = (label_set.train_id_of(train_ids=of_train_ids) for label_set in (packed, wanted))
+    for before, now in zip(*tables, strict=True):
         if before != UNKNOWN:
             if now == UNKNOWN or table[before] not in (UNKNOWN, now):
                 return None
@@ -174,7 +175,7 @@ def read_frame(sample: Sample, label_set: LabelSet, *, instances: bool) -> Frame
     """
     image = read_image_of(sample)
     labelled = read_labels(sample, label_set, instances=instances)
-    _require_one_size(sample, image.shape[:2], labelled.label_ids.shape)
+    require_one_size(sample.label_path, labelled.label_ids.shape, "image", image.shape)
     return Frame(labelled.name, labelled.label_ids, labelled.instance_ids, image=image)
 
 
@@ -190,17 +191,5 @@ def read_labels(sample: Sample, label_set: LabelSet, *, instances: bool = False)
     if not instances or sample.instance_path is None:
         return Labelled(sample.name, label_ids)
     instance_ids = read_instances(sample.instance_path, _packed_file(sample, sample.instance_path))
-    _require_instances_fit(sample, instance_ids.shape, label_ids.shape)
+    require_one_size(sample.instance_path, instance_ids.shape, "label", label_ids.shape)
     return Labelled(sample.name, label_ids, instance_ids)
-
-
-def _require_one_size(sample: Sample, image: tuple[int, ...], label: tuple[int, ...]) -> None:
-    if image != label:
-        sizes = f"{label[0]}x{label[1]} and its image {image[0]}x{image[1]}"
-        raise DatasetError(f"{sample.label_path} is {sizes} (height x width); both must have one size")
-
-
-def _require_instances_fit(sample: Sample, instances: tuple[int, ...], label: tuple[int, ...]) -> None:
-    if instances != label:
-        sizes = f"{instances[0]}x{instances[1]} and its label {label[0]}x{label[1]}"
-        raise DatasetError(f"{sample.instance_path} is {sizes} (height x width); both must have one size")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -124,37 +126,33 @@ def read_values_and_label(
 
     Args and Raises are those of `read_label`.
     """
-    values = read_label_values(path) if content is None else decode_label_values(content, path)
-    table = label_set.train_id_of_file if train_ids else label_set.train_id_of_id
+    values = read_label_values(path, content)
+    table = label_set.train_id_of(train_ids=train_ids)
     label = table[values]
     if (label == UNKNOWN).any():
         seen = int(values[label == UNKNOWN][0])
         kind = "trainIds" if train_ids else "label ids"
-        allowed = sorted({int(value) for value in np.flatnonzero(table != UNKNOWN)})
         raise DatasetError(
-            f"{path} holds the value {seen}, which is not among the {kind} of {label_set.name} ({ranges(allowed)}); "
+            f"{path} holds the value {seen}, which is not among the {kind} of {label_set.name} ({allowed(table)}); "
             "correct the file, or name its classes with --labels FILE.yaml"
         )
     return values, label
 
 
-def read_label_values(path: Path) -> Pixels:
+def read_label_values(path: Path, content: bytes | None = None) -> Pixels:
     """The values of a single-channel 8-bit PNG as they are, uint8 `(H, W)`.
 
     A palette image is read by its indices, which is what annotation tools mean by it.
 
+    Args:
+        path: The file.
+        content: What it holds, where it has been read already; then `path` is only what errors call it.
+
     Raises:
         DatasetError: The file cannot be read or is of another mode.
     """
-    with one_error(path), opened(path) as file:
-        content = file.read()
-    return decode_label_values(content, path)
-
-
-def decode_label_values(content: bytes, path: Path) -> Pixels:
-    """`read_label_values` for a file that has been read; `path` is what errors call it."""
-    with one_error(path):
-        image, header = decode(io.BytesIO(content), ("PNG",), MAX_PIXELS)
+    with one_error(path), _source(path, content) as file:
+        image, header = decode(file, ("PNG",), MAX_PIXELS)
     if image.mode not in ("L", "P"):
         raise DatasetError(f"{path} has mode {image.mode}; a label is a single-channel 8-bit PNG of class numbers")
     if image.mode == "L" and header is not None and header.bits != 8:  # which Pillow would spread over 0..255
@@ -166,24 +164,37 @@ def decode_label_values(content: bytes, path: Path) -> Pixels:
 def read_instances(path: Path, content: bytes | None = None) -> InstanceIds:
     """Read an `_instanceIds.png`: label id * 1000 + number of the object; the label id alone where none is told apart.
 
-    Args:
-        path: The file.
-        content: What it holds, where it has been read already; then `path` is only what errors call it.
+    Args and Raises are those of `read_label_values`.
 
     Returns:
         uint16 `(H, W)`.
-
-    Raises:
-        DatasetError: The file cannot be read or is of another mode.
     """
-    if content is None:
-        with one_error(path), opened(path) as file:
-            content = file.read()
-    with one_error(path):
-        image, _ = decode(io.BytesIO(content), ("PNG",), MAX_PIXELS)
+    with one_error(path), _source(path, content) as file:
+        image, _ = decode(file, ("PNG",), MAX_PIXELS)
     if image.mode not in ("I;16", "L"):
         raise DatasetError(f"{path} has mode {image.mode}; instance ids are a single-channel 16-bit PNG")
     return np.asarray(image).astype(np.uint16, copy=False)
+
+
+def _source(path: Path, content: bytes | None) -> AbstractContextManager[BinaryIO]:
+    return opened(path) if content is None else io.BytesIO(content)
+
+
+def require_one_size(path: Path, size: tuple[int, ...], what: str, other: tuple[int, ...]) -> None:
+    """Refuse a file whose height and width are not those of what it belongs to.
+
+    Args:
+        path: The file.
+        size: Its height and width, `(H, W)` or `(H, W, 3)`, as are those of the other.
+        what: What errors call the other: "image", "label" or "frame".
+        other: The size of the other.
+
+    Raises:
+        DatasetError: They differ.
+    """
+    if size[:2] != other[:2]:
+        sizes = f"{size[0]}x{size[1]} and its {what} {other[0]}x{other[1]}"
+        raise DatasetError(f"{path} is {sizes} (height x width); both must have one size")
 
 
 def as_shown(image: Image.Image) -> Pixels:
@@ -244,6 +255,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if transparent is not None:
         values[values == transparent] = 0
     return Image.fromarray((values >> (num_bits - 8)).astype(np.uint8))
+
+
+def allowed(table: Pixels) -> str:
+    """The values that a table of a label set knows, in short."""
+    return ranges([int(value) for value in np.flatnonzero(table != UNKNOWN)])
 
 
 def ranges(values: list[int]) -> str:

@@ -129,6 +129,15 @@ class LabelSet:
             table[row.train_id if row.file_train_id is None else row.file_train_id] = row.train_id
         return table
 
+    def train_id_of(self, *, train_ids: bool) -> npt.NDArray[np.uint8]:
+        """The table for the values of a file: `train_id_of_file` if it holds trainIds, else `train_id_of_id`."""
+        return self.train_id_of_file if train_ids else self.train_id_of_id
+
+    @cached_property
+    def train_id_or_ignored(self) -> npt.NDArray[np.uint8]:
+        """uint8 `(256,)`: label id to trainId, and `IGNORE_INDEX` for ids outside the table too."""
+        return np.where(self.train_id_of_id == UNKNOWN, np.uint8(IGNORE_INDEX), self.train_id_of_id)
+
     @cached_property
     def void_id(self) -> int:
         """The label id of pixels without a class: that of the first ignored row, or else the smallest free id."""
@@ -247,29 +256,6 @@ def _row(where: str, position: int, row: Any) -> LabelClass:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def looks_like_train_ids(seen: Iterable[int], label_set: LabelSet) -> bool:
-    """Whether the values of a map are those of trainIds, and hardly those of label ids.
-
-    That is so if all are trainIds or 255, and either 255 is among them and no label id, or three or more of them are
-    label ids of ignored classes, which hardly any program predicts: in trainIds, sidewalk, building and sky are three.
-    """
-    values = set(map(int, seen))
-    ids, predicted = {row.id for row in label_set.classes}, {row.id for row in label_set.evaluated}
-    is_marked = IGNORE_INDEX in values and IGNORE_INDEX not in ids
-    return values <= {*range(label_set.num_classes), IGNORE_INDEX} and (is_marked or len(values - predicted) >= 3)
-
-
-def may_be_train_ids(seen: Iterable[int], label_set: LabelSet) -> bool:
-    """Whether the values of a map could be trainIds and one of them is odd as a label id, which is weak evidence.
-
-    All are trainIds or 255, and one of them is, as a label id, of a class that is never trained, the void id apart.
-    """
-    values = set(map(int, seen))
-    train_ids = {*range(label_set.num_classes), IGNORE_INDEX}
-    predicted = {row.id for row in label_set.evaluated}
-    return values <= train_ids and bool(values - predicted - {label_set.void_id})
 
 
 def read_label_set(path: str | Path) -> LabelSet:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import stat
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import UnidentifiedImageError
 
+from deeplabv3.config.checks import MAX_PIXELS
+from deeplabv3.data.decoding import content_of
 from deeplabv3.data.findings import Fault, Unsound
 from deeplabv3.data.formats import FORMATS, format_of
-from deeplabv3.data.images import decode_label_values, read_image, read_instances
+from deeplabv3.data.images import decode_image, read_instances, read_label_values
 from deeplabv3.data.packed import image_digest
 from deeplabv3.data.pngs import GREY, PALETTE, RGB, Header, require_whole, truncated
 from deeplabv3.data.surveying import IMAGE, INSTANCES
@@ -80,7 +83,9 @@ def look_at(item: tuple[Path, str]) -> Facts:
     """
     path, kind = item
     try:
-        content = path.read_bytes()
+        content = content_of(path, MAX_PIXELS)
+    except Unsound as error:
+        return Facts((error.fault,))
     except OSError as error:
         return Facts((_unreadable(error),))
     if not content:
@@ -91,7 +96,7 @@ def look_at(item: tuple[Path, str]) -> Facts:
         text = f"it holds {found}; its name says {named}, and allowed is {allowed}: replace it"
         return Facts((Fault("wrong-format", text),))
     try:
-        facts = _look_at_image(path) if kind == IMAGE else _look_at_values(path, kind, content)
+        facts = _look_at_image(path, content) if kind == IMAGE else _look_at_values(path, kind, content)
     except DatasetError as error:
         cause = error.__cause__
         if isinstance(cause, MemoryError):  # says nothing of the file, and must not be remembered of it
@@ -105,8 +110,8 @@ def look_at(item: tuple[Path, str]) -> Facts:
     return replace(facts, faults=(*facts.faults, fault))
 
 
-def _look_at_image(path: Path) -> Facts:
-    pixels = read_image(path)
+def _look_at_image(path: Path, content: bytes) -> Facts:
+    pixels = decode_image(content, path)
     height, width = pixels.shape[:2]
     return Facts(size=(height, width), digest=image_digest(pixels))
 
@@ -115,9 +120,10 @@ def _look_at_values(path: Path, kind: str, content: bytes) -> Facts:
     header = require_whole(io.BytesIO(content))
     wrong_mode = _fault_of_instance_mode(header) if kind == INSTANCES else _fault_of_label_mode(header)
     if wrong_mode:
-        shown = read_image(path)  # as any picture, to find out whether it is whole
+        shown = decode_image(content, path)  # as any picture, to find out whether it is whole
         return Facts((wrong_mode,), (shown.shape[0], shown.shape[1]))
-    values: npt.NDArray[Any] = read_instances(path) if kind == INSTANCES else decode_label_values(content, path)
+    read: Callable[[Path, bytes], npt.NDArray[Any]] = read_instances if kind == INSTANCES else read_label_values
+    values = read(path, content)
     counts = np.bincount(values.ravel())
     found = ((int(value), int(counts[value])) for value in np.flatnonzero(counts))
     return Facts(size=(values.shape[0], values.shape[1]), counts=tuple(found))

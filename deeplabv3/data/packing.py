@@ -23,7 +23,7 @@ import numpy as np
 
 from deeplabv3.data.changes import changed_files
 from deeplabv3.data.cityscapes import Sample
-from deeplabv3.data.images import image_size, read_image, read_values_and_label
+from deeplabv3.data.images import decode_image, image_size, read_values_and_label, require_one_size
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.data.loading import read_in_order
 from deeplabv3.data.packed import (
@@ -174,12 +174,11 @@ def pack_frame(frame: PackedFrame, data_dir: Path, folder: Path, label_set: Labe
         OutputError: A flat file cannot be written.
     """
     contents = [_unchanged(file, data_dir) for file in frame.files]
-    image = np.ascontiguousarray(read_image(data_dir / frame.image.path))
-    label_path = data_dir / frame.label.path
+    image_path, label_path = (data_dir / file.path for file in (frame.image, frame.label))
+    image = np.ascontiguousarray(decode_image(contents[0], image_path))
     values, label = read_values_and_label(label_path, label_set, train_ids=frame.train_ids, content=contents[1])
-    if not image.shape[:2] == label.shape == (frame.height, frame.width):
-        sizes = f"{label.shape[0]}x{label.shape[1]} and its image {image.shape[0]}x{image.shape[1]}"
-        raise DatasetError(f"{label_path} is {sizes} (height x width); both must have one size")
+    require_one_size(image_path, image.shape, "header", (frame.height, frame.width))  # its place in the flat file
+    require_one_size(label_path, label.shape, "image", image.shape)
     counts = np.bincount(values.ravel())
     _write_at(folder / IMAGES_FILE, 3 * frame.offset, image.data)
     _write_at(folder / LABELS_FILE, frame.offset, np.ascontiguousarray(label).data)

@@ -79,7 +79,7 @@ def class_pixels(samples: Sequence[Sample], label_values: LabelValues, label_set
     """How many pixels of each class each frame shows, `(num_samples, num_classes)`."""
     counts = np.zeros((len(samples), 256), np.int64)
     for row, sample in zip(counts, samples, strict=True):
-        table = label_set.train_id_of_file if sample.train_ids else label_set.train_id_of_id
+        table = label_set.train_id_of(train_ids=sample.train_ids)
         for value, pixels in label_values[sample.label_path]:
             row[table[value]] += pixels
     return counts[:, : label_set.num_classes]

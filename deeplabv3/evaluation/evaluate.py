@@ -20,7 +20,7 @@ from deeplabv3.data.cityscapes import (
 )
 from deeplabv3.data.frames import Frame, check_sizes, label_set_of, read_image_of, size_of
 from deeplabv3.data.images import Pixels
-from deeplabv3.data.labels import IGNORE_INDEX, UNKNOWN, LabelSet
+from deeplabv3.data.labels import LabelSet
 from deeplabv3.data.loading import eval_batches
 from deeplabv3.data.workers import default_num_workers
 from deeplabv3.distributed import ending_together, is_first, process_group, share_of
@@ -184,12 +184,11 @@ def _predict(
     with autocast(device, inference.precision):
         grid_logits = model.grid_logits(image)  # (N, K, h, w)
     predictions, losses = [], []
-    table = np.where(label_set.train_id_of_id == UNKNOWN, IGNORE_INDEX, label_set.train_id_of_id)
     for frame, logits in zip(batch, grid_logits, strict=True):
         height, width = frame.label_ids.shape
         corners = model.config.align_corners
         predictions.append(upsampled_argmax(logits, (height, width), align_corners=corners).cpu().numpy())
-        label = torch.from_numpy(table[frame.label_ids]).to(device)
+        label = torch.from_numpy(label_set.train_id_or_ignored[frame.label_ids]).to(device)
         losses.append(upsampled_loss(logits, label, align_corners=corners))
     return predictions, losses
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.frames import read_labels
-from deeplabv3.data.images import Pixels, decode_label_values, ranges
-from deeplabv3.data.labels import LabelSet, looks_like_train_ids
+from deeplabv3.data.images import Pixels, ranges, read_label_values, require_one_size
+from deeplabv3.data.labels import LabelSet
 from deeplabv3.data.loading import read_in_order
+from deeplabv3.data.numbering import looks_like_train_ids
 from deeplabv3.distributed import ending_together, gather, is_first, num_processes, share_of
 from deeplabv3.errors import DatasetError
 from deeplabv3.evaluation.confusion import Counts, no_counts
@@ -80,11 +81,8 @@ def read_prediction(content: bytes, path: Path, size: tuple[int, ...], label_set
     Raises:
         DatasetError: It is no single-channel 8-bit PNG, has another size, or holds an id outside the table.
     """
-    values = decode_label_values(content, path)
-    if values.shape != size:
-        raise DatasetError(
-            f"{path} is {values.shape[0]}x{values.shape[1]} and its frame {size[0]}x{size[1]} (height x width)"
-        )
+    values = read_label_values(path, content)
+    require_one_size(path, values.shape, "frame", size)
     allowed = [row.id for row in label_set.classes]
     seen = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
     unknown = np.setdiff1d(seen, allowed)

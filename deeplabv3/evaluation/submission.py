@@ -16,7 +16,8 @@ from deeplabv3.config import SubmitConfig
 from deeplabv3.data.cityscapes import find_images, frame_name, require_unique_names
 from deeplabv3.data.frames import label_set_of
 from deeplabv3.data.images import image_size, read_image
-from deeplabv3.data.labels import CITYSCAPES, LabelSet, looks_like_train_ids
+from deeplabv3.data.labels import CITYSCAPES, LabelSet
+from deeplabv3.data.numbering import looks_like_train_ids
 from deeplabv3.distributed import require_single
 from deeplabv3.errors import DatasetError, InputError, printable
 from deeplabv3.evaluation.predictions import count_faults, files_of_frames, read_prediction

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.frames import read_image_of
 from deeplabv3.data.images import Pixels
-from deeplabv3.data.labels import IGNORE_INDEX, UNKNOWN, LabelSet
+from deeplabv3.data.labels import IGNORE_INDEX, LabelSet
 from deeplabv3.errors import DatasetError
 from deeplabv3.evaluation.scores import FrameScore
 from deeplabv3.prediction.render import BACKGROUND, FONT_PIXELS, INK, colorize, with_entries
@@ -93,7 +93,6 @@ def panels_of(frame: ShownFrame, label_set: LabelSet, longest: int, at_least: in
         longest: Frames are made smaller until no side is longer, in pixels.
         at_least: Frames whose longer side is shorter are enlarged by a whole number, to about this.
     """
-    table = np.where(label_set.train_id_of_id == UNKNOWN, IGNORE_INDEX, label_set.train_id_of_id).astype(np.uint8)
     height, width = frame.label_ids.shape
     scale = min(1.0, longest / max(height, width))
     if max(height, width) < at_least:
@@ -101,7 +100,7 @@ def panels_of(frame: ShownFrame, label_set: LabelSet, longest: int, at_least: in
     size = max(1, round(width * scale)), max(1, round(height * scale))
     image = np.asarray(Image.fromarray(frame.image).resize(size, Image.Resampling.LANCZOS))
     label, prediction = (
-        np.asarray(Image.fromarray(table[ids]).resize(size, Image.Resampling.NEAREST))
+        np.asarray(Image.fromarray(label_set.train_id_or_ignored[ids]).resize(size, Image.Resampling.NEAREST))
         for ids in (frame.label_ids, frame.prediction_ids)
     )
     return Panels(image, label, prediction, error_map(image, label, prediction))

@@ -276,6 +276,14 @@ def more_pixels_than_are_decoded(tree):
 
 
 @defect
+def more_bytes_than_are_read(tree):
+    path = tree.labels[tree.take()]
+    with path.open("r+b") as file:
+        file.truncate(2**40)
+    tree.expect(path, "too-large")
+
+
+@defect
 def label_as_jpeg(tree):
     path = tree.labels[tree.take()]
     path.unlink()

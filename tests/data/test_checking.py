@@ -199,15 +199,15 @@ def test_file_that_may_not_be_read(tmp_path, rng, monkeypatch):
     """The system lets root read everything, so that it is made to refuse; and it is asked again the next time."""
     tree = Tree(tmp_path, rng)
     path = tree.labels[tree.take()]
-    read = Path.read_bytes
+    whole = Path.open
 
-    def refuse(self):
+    def refuse(self, *options):
         if self == path:
             raise PermissionError(13, "Permission denied", str(self))
-        return read(self)
+        return whole(self, *options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", refuse)
+        patch.setattr(Path, "open", refuse)
         assert tree.found() == {(path.relative_to(tmp_path).as_posix(), "unreadable")}
     assert tree.found(remembered=True) == set()
 

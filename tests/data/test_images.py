@@ -160,6 +160,15 @@ def test_every_truncation_of_a_label_is_refused(tmp_path):
             read_label(path, CITYSCAPES)
 
 
+@pytest.mark.parametrize("read", [read_image, read_label_values, read_instances])
+def test_huge_file_is_refused_before_it_is_read(tmp_path, read):
+    (tmp_path / "a.png").write_bytes(png(LABEL, 8, 0))
+    with (tmp_path / "a.png").open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(DatasetError, match="a.png cannot be read: it has 1,099,511,627,776 bytes; at most"):
+        read(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("read", [read_image, read_label_values, read_instances])
 def test_missing_rows_are_an_error_and_not_black(tmp_path, read, interlaced):

@@ -76,15 +76,15 @@ def test_file_that_can_no_longer_be_read_is_forgotten(tmp_path, rng, monkeypatch
     """Rights change without the time of the last change, so what was seen before must not be believed any more."""
     tree = Tree(tmp_path, rng)
     assert tree.found() == set()
-    path, read = tree.labels[tree.frames[0]], Path.read_bytes
+    path, whole = tree.labels[tree.frames[0]], Path.open
 
-    def refuse(self):
+    def refuse(self, *options):
         if self == path:
             raise PermissionError(13, "Permission denied", str(self))
-        return read(self)
+        return whole(self, *options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", refuse)
+        patch.setattr(Path, "open", refuse)
         wanted = {(path.relative_to(tmp_path).as_posix(), "unreadable")}
         assert tree.found() == tree.found(remembered=True) == wanted
     assert check_dataset(tmp_path, ("train", "val"), CITYSCAPES, remembered=True).num_read == 1

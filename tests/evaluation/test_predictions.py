@@ -13,7 +13,8 @@ from PIL import Image
 from deeplabv3.config import EvaluateConfig, InferenceConfig
 from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.data.frames import read_labels
-from deeplabv3.data.labels import CITYSCAPES, looks_like_train_ids
+from deeplabv3.data.labels import CITYSCAPES
+from deeplabv3.data.numbering import looks_like_train_ids
 from deeplabv3.errors import DatasetError, InputError
 from deeplabv3.evaluation.evaluate import evaluate, predictions_of
 from deeplabv3.evaluation.predictions import files_of_frames
