@@ -31,7 +31,7 @@ from deeplabv3.data.batches import Batch
 from deeplabv3.distributed import leave, num_processes, process_group, rank
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.learner import Learner, enter_phase, make_learner
-from deeplabv3.training.step import Step, train_step
+from deeplabv3.training.step import StepBatch, train_step
 
 ROUNDS = 3
 SECONDS = float(os.environ.get("SECONDS_A_ROUND", "8"))
@@ -99,23 +99,23 @@ def measure(batch_size: int, crop_size: int, backbone: str, norm: str) -> float:
     image = torch.randint(0, 256, (own, crop_size, crop_size, 3), generator=generator, dtype=torch.uint8)
     label = torch.randint(0, 19, (own, crop_size, crop_size), generator=generator, dtype=torch.uint8)
     part = Batch(image.permute(0, 3, 1, 2), label, ("noise",) * own)  # (N, 3, H, W)
-    step = Step([part], [1 / num_processes()], is_empty=False)
+    batch = StepBatch([part], [1 / num_processes()], is_empty=False)
     with process_group():
         torch.manual_seed(0)
         learner = make_learner(DeepLabV3(config.model), config, device)
         enter_phase(learner, config.phases[0], config)
-        seconds = [timed_step(learner, step, number, config) for number in range(2)]  # the first makes buffers
+        seconds = [timed_step(learner, batch, number, config) for number in range(2)]  # the first makes buffers
         steps = torch.tensor(max(2, round(SECONDS / seconds[-1])))
         if num_processes() > 1:
             dist.broadcast(steps, 0)
-        total = sum(timed_step(learner, step, 2 + number, config) for number in range(int(steps)))
+        total = sum(timed_step(learner, batch, 2 + number, config) for number in range(int(steps)))
     return batch_size * int(steps) / total
 
 
-def timed_step(learner: Learner, step: Step, number: int, config: TrainConfig) -> float:
+def timed_step(learner: Learner, batch: StepBatch, number: int, config: TrainConfig) -> float:
     """Seconds of a step of a run."""
     begin = time.perf_counter()
-    train_step(learner, step, 0.01, number, config).value()
+    train_step(learner, batch, 0.01, number, config).value()
     return time.perf_counter() - begin
 
 

@@ -7,7 +7,6 @@ _LAST_ROW = "blank.paste(_MARK, (0, image.height - 1, image.width, image.height)
 _COVERED = "sum(((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in tiles if right > left))"
 _BITS_OF_GREY = "image.tag_v2.get(_BITS, (16,))[0], image.tag_v2.get(_PHOTOMETRIC, 1) == _WHITE_IS_ZERO"
 _LOW_BITS = "if header.color == GREY and 1 < header.bits < 8:"
-_WORKERS = "os.cpu_count() or 1 if num_bytes > _FEW_BYTES else 0"
 _TRAINED = "sum((counts[value] for value in known if table[value] < label_set.num_classes))"
 
 EQUIVALENT = {
@@ -26,11 +25,8 @@ EQUIVALENT = {
        for value in (253, 255)},
     **{(f"{_DATA}/verifying.py", f"module: 500000000 -> {value} in _FEW_BYTES = 500000000"): "processes only save time"
        for value in (499999999, 500000001)},
-    **{(f"{_DATA}/verifying.py", f"packed_frames: {change} in workers = num_workers if num_workers is not None else "
-        f"{_WORKERS}"): "processes only save time"
-       for change in (f"{_WORKERS} -> os.cpu_count() or 1 if not num_bytes > _FEW_BYTES else 0", "0 -> 1", "1 -> 2",
-                      "num_bytes > _FEW_BYTES -> num_bytes >= _FEW_BYTES", "os.cpu_count() or 1 -> 1",
-                      "os.cpu_count() or 1 -> os.cpu_count()")},
+    (f"{_DATA}/verifying.py", "packed_frames: num_bytes > _FEW_BYTES -> num_bytes >= _FEW_BYTES in workers = "
+     "given_or_cores(num_workers, pays=num_bytes > _FEW_BYTES)"): "processes only save time",
     (f"{_DATA}/headers.py", "_require_few_numbers: 16 -> 17 in start = file.read(16)"): "a byte more is not looked at",
     ("deeplabv3/training/step.py", "module: 3 -> 4 in _DROPOUT = 3"): "any stream is as good that no other use takes",
     (f"{_DATA}/checking.py", "_of_pictures: not image or not digest -> not digest in if not image or not digest:"):

@@ -30,7 +30,7 @@ FLOORS = [
     {"prediction"},
     {"model"},
     {"data"},
-    {"config", "records", "progress", "files"},
+    {"config", "records", "progress", "files", "cores"},
     {"distributed"},
     {"errors", ""},
 ]

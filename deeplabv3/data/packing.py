@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from deeplabv3.cores import given_or_cores
 from deeplabv3.data.changes import changed_files
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.images import decode_image, image_size, read_values_and_label, require_one_size
@@ -104,18 +105,12 @@ def _packed(
     with _Journal(hidden, plan, done) as journal:
         progress(len(done))
         work = partial(pack_frame, data_dir=data_dir, folder=hidden, label_set=wanted.label_set)
-        for frame in read_in_order(work, left, _num_workers(num_workers, left), attrgetter("name")):
+        num_pixels = sum(frame.height * frame.width for frame in left)
+        workers = given_or_cores(num_workers, pays=num_pixels > _FEW_PIXELS)
+        for frame in read_in_order(work, left, workers, attrgetter("name")):
             journal.add(frame)
             progress(1)
     return journal.frames
-
-
-def _num_workers(given: int | None, frames: Sequence[PackedFrame]) -> int:
-    """What was given, or else a process for each core where that pays."""
-    if given is not None:
-        return given
-    num_pixels = sum(frame.height * frame.width for frame in frames)
-    return (os.cpu_count() or 1) if num_pixels > _FEW_PIXELS else 0
 
 
 def _planned(data_dir: Path, samples: Sequence[Sample]) -> tuple[PackedFrame, ...]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import PIL
 
+from deeplabv3.cores import given_or_cores
 from deeplabv3.data.findings import Fault
 from deeplabv3.data.looking import Facts, look_at, state_of
 from deeplabv3.errors import OutputError
@@ -66,7 +67,7 @@ def facts_of(
         else:
             wanted.append((path, kinds[path]))
             num_bytes += state[0]
-    workers = num_workers if num_workers is not None else os.cpu_count() or 1 if num_bytes > _FEW_BYTES else 0
+    workers = given_or_cores(num_workers, pays=num_bytes > _FEW_BYTES)
     for done, ((path, _), found) in enumerate(zip(wanted, _looked_at(wanted, workers), strict=True), 1):
         facts[path] = found
         if progress is not None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from deeplabv3.cores import given_or_cores
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.data.scenery.ground import (
     lay_out_street,
@@ -122,8 +122,8 @@ def write_streets(
         height: Rows of each picture, at least 32.
         width: Columns of each picture, at least 64.
         seed: An integer >= 0.
-        num_workers: Processes that draw; None takes one for each core, 1 draws in this process. They are spawned, so
-            a script that wants several needs the usual `if __name__ == "__main__"`.
+        num_workers: Processes that draw; None takes one for each core, 0 and 1 draw in this process. They are spawned,
+            so a script that wants several needs the usual `if __name__ == "__main__"`.
         progress: Called in this process with the scenes written so far and in all.
 
     Raises:
@@ -140,7 +140,7 @@ def write_streets(
     except OSError as error:
         raise _unwritable(error, root) from error
     write = partial(_write_scene, root, seed, height, width)
-    for done, _ in enumerate(_in_processes(write, names, num_workers or os.cpu_count() or 1), 1):
+    for done, _ in enumerate(_in_processes(write, names, given_or_cores(num_workers)), 1):
         if progress is not None:
             progress(done, len(names))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from deeplabv3.cores import given_or_cores
 from deeplabv3.data.images import read_image
 from deeplabv3.data.loading import read_in_order
 from deeplabv3.data.packed import PackedSplit, Place, image_digest, read_packed_file, read_packed_image
@@ -36,7 +36,7 @@ def unpack_split(
         DatasetError: A frame is damaged.
         OutputError: A file is there and holds something else, or cannot be written.
     """
-    workers = (os.cpu_count() or 1) if num_workers is None else num_workers
+    workers = given_or_cores(num_workers)
     for _ in read_in_order(partial(unpack_frame, out=out), packed.places(), workers, attrgetter("frame.name")):
         if progress is not None:
             progress(1)

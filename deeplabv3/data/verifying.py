@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 
+from deeplabv3.cores import given_or_cores
 from deeplabv3.data.changes import changed_files
 from deeplabv3.data.findings import Fault, Finding
 from deeplabv3.data.loading import read_in_order
@@ -62,7 +62,7 @@ def packed_frames(
     unread = [split for split in packed if not (remembered and _is_remembered(split))]
     places = [place for split in unread for place in split.places()]
     num_bytes = sum(sum(split.num_bytes.values()) for split in unread)
-    workers = num_workers if num_workers is not None else os.cpu_count() or 1 if num_bytes > _FEW_BYTES else 0
+    workers = given_or_cores(num_workers, pays=num_bytes > _FEW_BYTES)
     damaged: dict[Path, list[str]] = {split.folder: [] for split in packed}
     read = read_in_order(damaged_files, places, workers, attrgetter("frame.name"))
     for done, (place, paths) in enumerate(zip(places, read, strict=True), 1):

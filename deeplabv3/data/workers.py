@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from deeplabv3.cores import num_cores
 from deeplabv3.errors import DatasetError, InputError
 
 WORKER_TIMEOUT_SECONDS = 20.0
@@ -273,4 +274,4 @@ def _start_worker(worker: int) -> None:
 
 def default_num_workers(device_type: str) -> int:
     """Readers that pay: none beside a CPU that computes, up to 8 beside an accelerator."""
-    return 0 if device_type == "cpu" else min(8, os.cpu_count() or 1)
+    return 0 if device_type == "cpu" else min(8, num_cores())

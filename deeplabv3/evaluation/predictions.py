@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deeplabv3.cores import num_cores
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.frames import read_labels
 from deeplabv3.data.images import Pixels, ranges, read_label_values, require_one_size
@@ -125,7 +125,7 @@ def score_files(
     faults = count_faults(files)
     why_no_iiou = why_no_iiou_of(samples, label_set)
     counts, records = no_counts(label_set), []
-    workers = max(1, (os.cpu_count() or 1) // num_processes()) if num_workers is None else num_workers
+    workers = max(1, num_cores() // num_processes()) if num_workers is None else num_workers
     own = [(sample, files[sample.name][0]) for sample in share_of(samples) if len(files[sample.name]) == 1]
     count = partial(_count_file, label_set=label_set, instances=not why_no_iiou)
     own_faults = []

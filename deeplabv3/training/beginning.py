@@ -95,14 +95,15 @@ def set_up(config: TrainConfig) -> Run:
                 train_samples, val_samples, label_values = sound_frames(config, labels)
     with ending_together():
         shown = class_pixels(train_samples, label_values, label_set) if config.needs_class_pixels else None
-        config = completed(config, label_set, device, len(train_samples))
+        begun = checkpoint_so_far(config)
+        config = completed(config, label_set, device, len(train_samples), begun)
         part_size(config)
         if config.tensorboard:
             require_tensorboard()
         steps_per_epoch = num_batches(len(train_samples), config)
         epoch_content = describe_epoch(train_samples, config, steps_per_epoch)
         paths = RunPaths(config, steps_per_epoch)
-        start = checkpoint_to_resume(paths, config, label_set, epoch_content)
+        start = checkpoint_to_resume(begun, paths, config, label_set, epoch_content)
         for phase in config.phases:
             config.model.at_output_stride(phase.output_stride or config.model.output_stride)
     return Run(
@@ -119,8 +120,17 @@ def set_up(config: TrainConfig) -> Run:
     )
 
 
-def completed(config: TrainConfig, label_set: LabelSet, device: torch.device, num_samples: int) -> TrainConfig:
+def completed(
+    config: TrainConfig, label_set: LabelSet, device: torch.device, num_samples: int, begun: Checkpoint | None
+) -> TrainConfig:
     """Fill in what follows from the data set, the machine, and the weights that a run begins with or goes on from.
+
+    Args:
+        config: As it was asked for.
+        label_set: What is trained.
+        device: Where.
+        num_samples: Frames to learn from.
+        begun: The checkpoint to go on from, whose network and batch size stay; None for a new run.
 
     Raises:
         InputError: The network is described although it comes from weights, or they cannot be read; or there are more
@@ -140,16 +150,14 @@ def completed(config: TrainConfig, label_set: LabelSet, device: torch.device, nu
                 f"{described[0]} is given, but the network is that of --weights {config.weights}; leave it out, or "
                 "begin with --backbone-weights"
             )
-        begun = checkpoint_so_far(config)  # a run that goes on needs the file no more that it began with
         if begun is None:
             network = model_config_of(open_checkpoint(config.weights))
-        else:
+        else:  # the file that the run began with is needed no more
             network = config_of(begun).model
         model = replace(network, dropout=model.dropout)
     model = replace(model, num_classes=label_set.num_classes)
     config = replace(config, model=model, num_workers=workers)
-    if config.batch_size == "auto":
-        begun = checkpoint_so_far(config)  # memory may be another one now; the run stays what it is
+    if config.batch_size == "auto":  # memory may be another one now; a run that goes on stays what it is
         found = largest_batch(config, device, num_samples) if begun is None else config_of(begun).batch_size
         config = replace(config, batch_size=found)
     return config
@@ -166,13 +174,20 @@ def checkpoint_so_far(config: TrainConfig) -> Checkpoint | None:
 
 
 def checkpoint_to_resume(
-    paths: RunPaths, config: TrainConfig, label_set: LabelSet, epoch_content: str
+    begun: Checkpoint | None, paths: RunPaths, config: TrainConfig, label_set: LabelSet, epoch_content: str
 ) -> Checkpoint | None:
     """The checkpoint to go on from, or None for a new run, or for one that ended before it had a checkpoint.
 
+    Args:
+        begun: What `checkpoint_so_far` found.
+        paths: Where the run's files are.
+        config: Completed.
+        label_set: What is trained.
+        epoch_content: What an epoch is made from, in words.
+
     Raises:
-        InputError: There is a run already and it is not to be resumed, or the other way round; or its checkpoint is
-            damaged, was on other classes, or was stopped within an epoch whose batches are others now.
+        InputError: There is a run already and it is not to be resumed, or the other way round; or its checkpoint was on
+            other classes, or was stopped within an epoch whose batches are others now.
     """
     if not config.resume:
         there = paths.existing()
@@ -181,13 +196,13 @@ def checkpoint_to_resume(
                 f"{there[0]} is there already: add --resume to go on with its run, or choose another folder"
             )
         return None
+    if begun is not None:
+        return _fitting(begun, paths, config, label_set, epoch_content)
     # The configuration is written before the first checkpoint, the log behind it: with a log, a checkpoint was lost.
-    if not paths.last.exists() and paths.config.exists() and not paths.log.exists():
-        _tell(f"the run in {paths.run_dir} ended before its first checkpoint; it begins anew")
-        return None
-    if not paths.last.exists():
+    if not paths.config.exists() or paths.log.exists():
         raise InputError(f"there is no run to resume: {paths.last} does not exist; leave --resume out to start one")
-    return _fitting(read_checkpoint(paths.last), paths, config, label_set, epoch_content)
+    _tell(f"the run in {paths.run_dir} ended before its first checkpoint; it begins anew")
+    return None
 
 
 def _fitting(

@@ -13,7 +13,7 @@ from deeplabv3.distributed import require_single
 from deeplabv3.errors import InputError, is_out_of_memory
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.learner import enter_phase, make_learner
-from deeplabv3.training.step import single_step, train_step
+from deeplabv3.training.step import train_step, undivided
 
 MAX_PART = 1024
 """Images at once that are not exceeded, whatever the memory."""
@@ -79,10 +79,10 @@ def _try(images: int, config: TrainConfig, device: torch.device) -> None:
     height, width = config.crop_size
     image = torch.zeros(images, height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)  # (N, 3, H, W)
     label = torch.zeros(images, height, width, dtype=torch.uint8)  # (N, H, W)
-    step = single_step(Batch(image, label, ("trial",) * images))
+    batch = undivided(Batch(image, label, ("trial",) * images))
     config = replace(config, compile=False)  # it takes minutes, and not more memory
     learner = make_learner(DeepLabV3(config.model), config, device)
     for phase in config.phases:
         enter_phase(learner, phase, config)
         for number in range(2):
-            train_step(learner, step, 0.0, number, config).value()
+            train_step(learner, batch, 0.0, number, config).value()

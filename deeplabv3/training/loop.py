@@ -31,7 +31,7 @@ from deeplabv3.training.page import page_is_current, write_run_page
 from deeplabv3.training.position import Position
 from deeplabv3.training.schedule import learning_rate, num_epochs, num_steps, phase_at
 from deeplabv3.training.state import config_yaml, restore, state_record, state_tensors, write_history
-from deeplabv3.training.step import Outcome, settle, steps_of, train_step
+from deeplabv3.training.step import Outcome, settle, step_batches, train_step
 from deeplabv3.training.stopping import Stopped, StopSignals
 from deeplabv3.training.stopwatch import Stopwatch
 from deeplabv3.training.validation import Validation, validate
@@ -93,7 +93,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     class_weights = class_weights_of(config.loss, run.shown, run.device)
     stream = train_batches(run.train_samples, run.label_set, config, ahead, position.batch, run.shown, pinned)
     with StopSignals() as stop, closing(stream), telling_how_to_go_on(config, run.device):
-        steps = steps_of(stream, config.accumulation, class_weights, stop)
+        batches = step_batches(stream, config.accumulation, class_weights, stop)
         try:
             for epoch in ahead:
                 set_training(model, phases[phase])
@@ -102,7 +102,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
                 last_step = max(first_step, min((epoch + 1) * steps_per_epoch, total_steps))
                 title, length = f"epoch {epoch + 1}/{epochs}", last_step - epoch * steps_per_epoch
                 with Progress(title, length, position.batch) as bar:
-                    for step, batch in enumerate(watch.timed(islice(steps, last_step - first_step)), first_step):
+                    for step, batch in enumerate(watch.timed(islice(batches, last_step - first_step)), first_step):
                         if phase != phase_at(step, phases, steps_per_epoch):
                             phase = phase_at(step, phases, steps_per_epoch)
                             enter_phase(learner, phases[phase], config)

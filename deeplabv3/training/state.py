@@ -58,16 +58,16 @@ class RunPaths:
         plot: `losses.png`, the newest.
         last: The newest state of the run, which `resume` reads.
         best: The state with the best validation mIoU.
-        steps_per_epoch: Steps that an epoch has.
 
     Args:
         config: The run.
-        steps_per_epoch: Only `stem`, `kept`, `plots`, `files` and `existing` ask for it.
+        steps_per_epoch: Steps that an epoch has; `stem`, `kept`, `plots`, `files`, `prepare` and `existing` cannot do
+            without.
     """
 
-    def __init__(self, config: TrainConfig, steps_per_epoch: int = 1) -> None:
+    def __init__(self, config: TrainConfig, steps_per_epoch: int | None = None) -> None:
         self._options = config
-        self.steps_per_epoch = steps_per_epoch
+        self._steps_per_epoch = steps_per_epoch
         self.run_dir = config.run_dir
         self.config = config.run_dir / "config.yaml"
         self.log = config.run_dir / "log.jsonl"
@@ -79,6 +79,12 @@ class RunPaths:
         self.plot = self.losses_dir / "losses.png"
         self.last = self.checkpoint_dir / f"last{SUFFIX}"
         self.best = self.checkpoint_dir / f"best{SUFFIX}"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that an epoch has."""
+        assert self._steps_per_epoch is not None, "names of kept checkpoints depend on the length of an epoch"
+        return self._steps_per_epoch
 
     @property
     def folders(self) -> tuple[Path, ...]:

@@ -41,8 +41,8 @@ MAX_OVERFLOWS = 25
 
 
 @dataclass(frozen=True)
-class Step:
-    """What a step is made from.
+class StepBatch:
+    """The batch that a step is made from.
 
     Attributes:
         parts: This process's parts of the batch.
@@ -55,10 +55,10 @@ class Step:
     is_empty: bool
 
 
-def steps_of(
+def step_batches(
     stream: Iterator[Batch], accumulation: int, class_weights: Tensor | None, stop: StopSignals
-) -> Iterator[Step]:
-    """The steps that a stream of parts makes; before each, all processes agree that they take it.
+) -> Iterator[StepBatch]:
+    """The batches of the steps that a stream of parts makes; before each, all processes agree that they take it.
 
     Args:
         stream: This process's parts.
@@ -87,12 +87,12 @@ def steps_of(
             raise next(filter(None, gather([error])))
         stop.raise_if(int(max(signals)))
         total = sum(totals)
-        yield Step(parts, [one / total if total else 0.0 for one in sums], is_empty=not total)
+        yield StepBatch(parts, [one / total if total else 0.0 for one in sums], is_empty=not total)
 
 
-def single_step(batch: Batch) -> Step:
-    """A step of one process that takes its batch as a whole."""
-    return Step([batch], [1.0], is_empty=not batch.num_labelled)
+def undivided(batch: Batch) -> StepBatch:
+    """A batch that one process takes as a whole."""
+    return StepBatch([batch], [1.0], is_empty=not batch.num_labelled)
 
 
 def _importance(part: Batch, class_weights: Tensor | None) -> float:
@@ -177,7 +177,7 @@ def settle(outcomes: list[Outcome], position: Position, leave: int = 0) -> None:
 
 
 def train_step(
-    learner: Learner, batch: Step, rate: float, step: int, config: TrainConfig, class_weights: Tensor | None = None
+    learner: Learner, batch: StepBatch, rate: float, step: int, config: TrainConfig, class_weights: Tensor | None = None
 ) -> Outcome:
     """One update of the weights. Where its numbers are not finite the weights stay, and the outcome says so.
 
@@ -213,7 +213,9 @@ def train_step(
     return Outcome(step, rate, names, numbers, arrival, is_scaled=learner.scaler is not None, origin=origin)
 
 
-def _gradients(learner: Learner, batch: Step, step: int, config: TrainConfig, class_weights: Tensor | None) -> Tensor:
+def _gradients(
+    learner: Learner, batch: StepBatch, step: int, config: TrainConfig, class_weights: Tensor | None
+) -> Tensor:
     """Compute the gradients of a batch, and give this process's part of the loss."""
     torch.manual_seed(_seed(config.seed, step))  # dropout follows from the step: there is no state to be restored
     learner.optimizer.zero_grad(set_to_none=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 from deeplabv3.distributed import num_processes
-from deeplabv3.training.step import Step
+from deeplabv3.training.step import StepBatch
 
 
 class Stopwatch:
@@ -18,22 +18,22 @@ class Stopwatch:
         self.seconds = 0.0
         self.waiting_seconds = 0.0
         self.num_images = 0
-        self.num_batches = 0
+        self.num_steps = 0
 
-    def timed(self, steps: Iterable[Step]) -> Iterator[Step]:
-        """The same steps; the watch stands still once they are used up."""
+    def timed(self, batches: Iterable[StepBatch]) -> Iterator[StepBatch]:
+        """The same batches; the watch stands still once they are used up."""
         asked = self._start
-        for step in steps:
+        for batch in batches:
             self.waiting_seconds += time.perf_counter() - asked
-            self.num_images += num_processes() * sum(len(part.names) for part in step.parts)
-            self.num_batches += 1
-            yield step
+            self.num_images += num_processes() * sum(len(part.names) for part in batch.parts)
+            self.num_steps += 1
+            yield batch
             asked = time.perf_counter()
         self.seconds = asked - self._start
 
-    def time_left(self, num_batches: int) -> str:
-        """How long so many batches more will take, as hours:minutes:seconds; validations are not counted."""
-        seconds = (time.perf_counter() - self._start) / self.num_batches * num_batches
+    def time_left(self, num_steps: int) -> str:
+        """How long so many steps more will take, as hours:minutes:seconds; validations are not counted."""
+        seconds = (time.perf_counter() - self._start) / self.num_steps * num_steps
         return str(timedelta(seconds=round(seconds)))
 
     @property

@@ -149,7 +149,7 @@ def _resume(checkpoint, config: TrainConfig, learner) -> None:
     paths.last, paths.checkpoint_dir = checkpoint.path, checkpoint.path.parent
     content = "2 steps of 3 from 6 images (names 8be20096)"
     try:
-        assert checkpoint_to_resume(paths, config, CITYSCAPES, content) is not None
+        assert checkpoint_to_resume(checkpoint, paths, config, CITYSCAPES, content) is not None
     except CheckpointError:
         raise
     except InputError:

@@ -54,7 +54,7 @@ class Run:
         folder.mkdir()
         (folder / "all.yaml").write_text(EVERYTHING)
         self.config = TrainConfig(data_dir=data, run_dir=folder / "run")
-        self.paths = RunPaths(self.config)
+        self.paths = RunPaths(self.config, steps_per_epoch=3)
 
     def go_on(self, num_workers=0, signal_after=None):
         """Train on from what there is, perhaps not to the end; how that ended."""

@@ -17,7 +17,7 @@ from deeplabv3.model.load import load_model
 from deeplabv3.training.learner import enter_phase, make_learner, update_average
 from deeplabv3.training.loop import train
 from deeplabv3.training.state import RunPaths
-from deeplabv3.training.step import single_step, train_step
+from deeplabv3.training.step import train_step, undivided
 from deeplabv3.training.stopping import Stopped
 from tests.training.conftest import CPU, final_state, learner_of, random_batch
 
@@ -45,7 +45,7 @@ def test_update_is_that_of_its_group(double, train_config, factor, has_decay):
         train_config, momentum=0.0, weight_decay=0.1, head_rate_factor=factor, decay_norm_and_bias=has_decay
     )
     learner, before = learner_of(double, config), copies(double)
-    train_step(learner, single_step(random_batch()), RATE, 0, config)
+    train_step(learner, undivided(random_batch()), RATE, 0, config)
     for name, value in double.named_parameters():
         rate = RATE if name.startswith("backbone.") else RATE * factor
         decay = 0.1 if has_decay or value.ndim == 4 else 0.0
@@ -72,7 +72,7 @@ def test_frozen_norms_stay_and_all_else_moves(double, train_config):
     learner, before = learner_of(double, config), copies(double)
     norms = set(norms_of(double))
     for number in range(2):
-        train_step(learner, single_step(random_batch(number)), 0.1, number, config)
+        train_step(learner, undivided(random_batch(number)), 0.1, number, config)
     after = copies(double)
     assert {name for name in after if torch.equal(after[name], before[name])} == norms
 
@@ -82,23 +82,23 @@ def test_norms_are_trained_again_by_the_next_phase(double, train_config):
     learner, before = learner_of(double, train_config), norms_of(double)
     for number, frozen in enumerate((True, False)):
         enter_phase(learner, replace(free, frozen_batch_norm=frozen), train_config)
-        train_step(learner, single_step(random_batch(number)), 0.1, number, train_config)
+        train_step(learner, undivided(random_batch(number)), 0.1, number, train_config)
     after = norms_of(double)
     assert not any(torch.equal(after[name], before[name]) for name in after)
 
 
 def test_momentum_outlasts_a_frozen_phase(double, train_config):
     learner = learner_of(double, train_config)
-    train_step(learner, single_step(random_batch()), 0.1, 0, train_config)
+    train_step(learner, undivided(random_batch()), 0.1, 0, train_config)
     norm = double.backbone.bn1.weight
     momentum = learner.optimizer.state[norm]["momentum_buffer"].clone()
     enter_phase(learner, Phase(epochs=1, learning_rate=0.1, frozen_batch_norm=True), train_config)
-    train_step(learner, single_step(random_batch(1)), 0.1, 1, train_config)
+    train_step(learner, undivided(random_batch(1)), 0.1, 1, train_config)
     assert bool(momentum.any())
     assert torch.equal(learner.optimizer.state[norm]["momentum_buffer"], momentum)
     before = norm.detach().clone()
     enter_phase(learner, Phase(epochs=1, learning_rate=0.1), replace(train_config, weight_decay=0.0))
-    train_step(learner, single_step(random_batch(2)), 0.1, 2, train_config)
+    train_step(learner, undivided(random_batch(2)), 0.1, 2, train_config)
     expected = before - 0.1 * (0.9 * momentum + norm.grad + train_config.weight_decay * before)
     torch.testing.assert_close(norm.detach(), expected, rtol=1e-12, atol=1e-15)
 
@@ -108,7 +108,7 @@ def test_average_is_the_closed_form(double, train_config):
     config = replace(train_config, average_decay=0.3)
     learner, states = learner_of(double, config), [copies(double)]
     for number in range(6):
-        train_step(learner, single_step(random_batch(number)), 0.1, number, config)
+        train_step(learner, undivided(random_batch(number)), 0.1, number, config)
         states.append(copies(double))
     decays = [1 / 10, 2 / 11, 3 / 12, 0.3, 0.3, 0.3]
     shares = [prod(decays)] + [(1 - decay) * prod(decays[place + 1 :]) for place, decay in enumerate(decays)]

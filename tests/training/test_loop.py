@@ -28,7 +28,7 @@ from deeplabv3.training import loop, validation
 from deeplabv3.training.loop import train
 from deeplabv3.training.schedule import learning_rate
 from deeplabv3.training.state import PLACES, RunPaths
-from deeplabv3.training.step import single_step, train_step
+from deeplabv3.training.step import train_step, undivided
 from tests.conftest import PHASES, write_frame
 from tests.training.conftest import final_state, learner_of
 
@@ -248,7 +248,7 @@ def test_all_ignored_batch_updates_nothing(tiny_config, train_config):
     learner = learner_of(DeepLabV3(tiny_config), train_config)
     before = digest(learner.model.state_dict(), "")
     batch = Batch(torch.zeros(2, 3, 20, 20, dtype=torch.uint8), torch.full((2, 20, 20), IGNORE_INDEX), ("a", "b"))
-    assert train_step(learner, single_step(batch), 1.0, 0, train_config).value() is None
+    assert train_step(learner, undivided(batch), 1.0, 0, train_config).value() is None
     assert digest(learner.model.state_dict(), "") == before
 
 
@@ -278,7 +278,7 @@ def test_non_finite_numbers_stop_before_the_update(tiny_config, train_config, wh
     batch = Batch(torch.zeros(2, 3, 20, 20, dtype=torch.uint8), torch.zeros(2, 20, 20), ("street_a", "street_b"))
     what = "loss is nan" if where == "weight" else "norm of the gradient is"
     with pytest.raises(NonFiniteError, match=rf"step 7: the {what}.*street_a, street_b"):
-        train_step(learner, single_step(batch), 1.0, 7, train_config).value()
+        train_step(learner, undivided(batch), 1.0, 7, train_config).value()
     assert digest({name: value for name, value in model.named_parameters() if "bias" not in name}, "") == weights
     assert len(momentum) > 60
     assert not any(buffer.any() for buffer in momentum)

@@ -16,7 +16,7 @@ from deeplabv3.training.loop import train
 from deeplabv3.training.losses import loss_of
 from deeplabv3.training.position import Position
 from deeplabv3.training.state import RunPaths
-from deeplabv3.training.step import Outcome, settle, single_step, train_step
+from deeplabv3.training.step import Outcome, settle, train_step, undivided
 from tests.training.conftest import learner_of, random_batch
 
 
@@ -33,7 +33,7 @@ def learner(tiny_config, train_config):
 
 
 def take_step(learner, config, batch=None, rate=0.01, number=2):
-    return train_step(learner, single_step(batch or random_batch()), rate, number, config).value()
+    return train_step(learner, undivided(batch or random_batch()), rate, number, config).value()
 
 
 def spoil(tensor, value):

@@ -16,7 +16,7 @@ from deeplabv3.data.loading import train_batches
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.loop import train
 from deeplabv3.training.schedule import learning_rate
-from deeplabv3.training.step import single_step, train_step
+from deeplabv3.training.step import train_step, undivided
 from tests.conftest import GOLDEN_DIR, PHASES, make_config
 from tests.training.conftest import final_state, learner_of
 
@@ -37,7 +37,7 @@ def golden_run(streets, folder, dtype):
     losses = []
     for step, batch in enumerate(train_batches(find_samples(streets, "train"), CITYSCAPES, config, range(50))):
         rate = learning_rate(step, PHASES, 2) or 0.005
-        losses.append(train_step(learner, single_step(batch), rate, step, config).value())
+        losses.append(train_step(learner, undivided(batch), rate, step, config).value())
     return losses
 
 

@@ -52,7 +52,7 @@ def paths(config):
 def resumed(checkpoint, paths, config):
     """As `train` does it, from a file whose digest fits."""
     paths.last.write_bytes(forged(checkpoint.tensors, checkpoint.record))
-    start = checkpoint_to_resume(paths, config, CITYSCAPES, EPOCH)
+    start = checkpoint_to_resume(read_checkpoint(paths.last), paths, config, CITYSCAPES, EPOCH)
     learner = make_learner(DeepLabV3(config.model), config, CPU)
     return restore(start, learner), learner
 

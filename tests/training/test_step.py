@@ -20,7 +20,7 @@ from deeplabv3.training.losses import class_weights_of
 from deeplabv3.training.position import Position
 from deeplabv3.training.schedule import learning_rate
 from deeplabv3.training.state import RunPaths, write_history
-from deeplabv3.training.step import Outcome, settle, single_step, steps_of, train_step
+from deeplabv3.training.step import Outcome, settle, step_batches, train_step, undivided
 from deeplabv3.training.stopping import Stopped, StopSignals
 from tests.training.conftest import CPU, final_state, learner_of, random_batch
 
@@ -54,7 +54,7 @@ def in_parts(batch, num_parts, class_weights):
     size = len(batch.names) // num_parts
     places = [slice(first, first + size) for first in range(0, len(batch.names), size)]
     parts = [Batch(batch.image[place], batch.label[place], batch.names[place]) for place in places]
-    return next(steps_of(iter(parts), num_parts, class_weights, StopSignals()))
+    return next(step_batches(iter(parts), num_parts, class_weights, StopSignals()))
 
 
 def distance(ours, theirs):
@@ -138,7 +138,7 @@ def test_float16_learns(half_learner):
     learner, config = half_learner
     set_scale(learner.scaler, 256.0)
     before = digest(dict(learner.model.named_parameters()), "")
-    loss = train_step(learner, single_step(random_batch()), 0.1, 0, config).value()
+    loss = train_step(learner, undivided(random_batch()), 0.1, 0, config).value()
     assert loss == pytest.approx(3, abs=2)
     assert learner.scaler.get_scale() == 256
     assert digest(dict(learner.model.named_parameters()), "") != before
@@ -149,7 +149,7 @@ def test_overflow_updates_nothing_and_halves_the_scale(half_learner):
     set_scale(learner.scaler, 2.0**127)
     momentum = [state["momentum_buffer"] for state in learner.optimizer.state.values()]
     before = [digest(dict(model.named_parameters()), "") for model in (learner.model, learner.average)]
-    outcome = train_step(learner, single_step(random_batch()), 1.0, 0, config)
+    outcome = train_step(learner, undivided(random_batch()), 1.0, 0, config)
     assert not torch.isfinite(outcome.numbers[1])
     assert outcome.value() is None
     assert [digest(dict(model.named_parameters()), "") for model in (learner.model, learner.average)] == before
@@ -166,14 +166,14 @@ def test_forward_pass_that_overflows_is_an_error(half_learner):
     with torch.no_grad():
         learner.model.classifier.bias[0] = float("inf")
     with pytest.raises(NonFiniteError, match="step 3: the loss is"):
-        train_step(learner, single_step(random_batch()), 1.0, 3, config).value()
+        train_step(learner, undivided(random_batch()), 1.0, 3, config).value()
 
 
 def test_a_step_that_holds_ends_the_row_of_overflows(half_learner):
     learner, config = half_learner
     position = Position(overflows_in_a_row=step.MAX_OVERFLOWS)
     set_scale(learner.scaler, 256.0)
-    settle([train_step(learner, single_step(random_batch()), 0.1, 0, config)], position)
+    settle([train_step(learner, undivided(random_batch()), 0.1, 0, config)], position)
     assert (position.num_skipped, position.overflows_in_a_row) == (0, 0)
 
 

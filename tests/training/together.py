@@ -21,7 +21,7 @@ from deeplabv3.training import learner as learners
 from deeplabv3.training.learner import enter_phase, make_learner
 from deeplabv3.training.losses import class_weights_of
 from deeplabv3.training.state import state_tensors
-from deeplabv3.training.step import steps_of, train_step
+from deeplabv3.training.step import step_batches, train_step
 from deeplabv3.training.stopping import StopSignals
 from deeplabv3.training.synchronised import GlobalBatchNorm
 
@@ -53,7 +53,7 @@ def learn(out: Path, frozen: bool, accumulation: int = 1, synchronised: bool = T
         learner = make_learner(DeepLabV3(config.model), config, CPU)
         enter_phase(learner, config.phases[0], config)
         losses = []
-        for step, taken in enumerate(steps_of(own(batches, config), accumulation, weights, StopSignals())):
+        for step, taken in enumerate(step_batches(own(batches, config), accumulation, weights, StopSignals())):
             losses.append(train_step(learner, taken, RATE, step, config, weights).value())
     assert len(losses) == STEPS
     (out / f"{rank()}.safetensors").write_bytes(encode_checkpoint(state_tensors(learner), {"losses": losses}))
