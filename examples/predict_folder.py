@@ -13,10 +13,12 @@ import deeplabv3
 def main(folder: str, model_name: str, class_name: str) -> None:
     """Look for one class in every image."""
     model = deeplabv3.load(model_name)
+    if class_name not in model.label_set.names:
+        sys.exit(f"the model knows no class {class_name!r}; give one of {', '.join(model.label_set.names)}")
     train_id = model.label_set.names.index(class_name)
     for path in sorted(Path(folder).iterdir()):
         prediction = model.predict(path, probabilities=True)
-        found = prediction.label == train_id  # bool (H, W)
+        found = prediction.train_ids == train_id  # bool (H, W)
         if found.any():
             assert prediction.probabilities is not None  # float32 (K, H, W)
             sure = prediction.probabilities[train_id][found].mean()

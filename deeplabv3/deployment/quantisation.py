@@ -51,7 +51,7 @@ def quantised(graph: bytes, data_dir: Path, num_frames: int) -> bytes:
     """
     from onnxruntime import quantization
 
-    samples = spread(find_samples(data_dir, CALIBRATION_SPLIT), num_frames)
+    samples = calibration_frames(find_samples(data_dir, CALIBRATION_SPLIT), num_frames)
 
     class Frames(quantization.CalibrationDataReader):  # type: ignore[misc]  # it has no types
         """Calibration frames, one after the other, as ONNX Runtime asks for them."""
@@ -78,7 +78,7 @@ def quantised(graph: bytes, data_dir: Path, num_frames: int) -> bytes:
         return out.read_bytes()
 
 
-def spread(samples: Sequence[Sample], number: int) -> list[Sample]:
+def calibration_frames(samples: Sequence[Sample], number: int) -> list[Sample]:
     """Some of the frames of a split, evenly spread, the first and the last among them."""
     if not samples:
         raise DatasetError(f"the split {CALIBRATION_SPLIT} has no frames to calibrate with; give another data set")

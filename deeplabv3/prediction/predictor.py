@@ -318,7 +318,13 @@ class Results:
         return all(path.is_file() for path in self.paths)
 
     def write(
-        self, image: Pixels, prediction: Pixels, label_set: LabelSet, *, opacity: float = 0.55, legend: bool = True
+        self,
+        image: Pixels,
+        prediction: Pixels,
+        label_set: LabelSet,
+        *,
+        opacity: float = PredictConfig.opacity,
+        legend: bool = True,
     ) -> None:
         """Write them.
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from deeplabv3.config import InferenceConfig, ModelConfig
+from deeplabv3.config import InferenceConfig, ModelConfig, PredictConfig
 from deeplabv3.data.decoding import one_error
 from deeplabv3.data.images import Pixels, as_shown, read_image
 from deeplabv3.data.label_sets import label_set_of_names
@@ -36,32 +36,32 @@ class Prediction:
 
     Attributes:
         image: RGB, uint8 `(H, W, 3)`.
-        label: trainIds, uint8 `(H, W)`.
+        train_ids: The class of each pixel, uint8 `(H, W)`.
         label_set: What they mean.
         probabilities: float32 `(K, H, W)`, 0..1, or None where they were not asked for.
     """
 
     image: Pixels
-    label: Pixels
+    train_ids: Pixels
     label_set: LabelSet
     probabilities: npt.NDArray[np.float32] | None = None
 
     @property
     def label_ids(self) -> Pixels:
         """Label ids, uint8 `(H, W)`, as label-id PNGs hold them."""
-        return self.label_set.id_of_train_id[self.label]
+        return self.label_set.id_of_train_id[self.train_ids]
 
     @property
     def shares(self) -> dict[str, float]:
         """Share of the pixels, 0..1, of each class that occurs, by name, the largest first."""
-        shares = class_shares(self.label, self.label_set)
+        shares = class_shares(self.train_ids, self.label_set)
         return {self.label_set.names[train_id]: share for train_id, share in shares.items()}
 
     def color(self) -> Pixels:
         """The colour mask, RGB uint8 `(H, W, 3)`."""
-        return colorize(self.label, self.label_set)
+        return colorize(self.train_ids, self.label_set)
 
-    def overlay(self, opacity: float = 0.55, *, legend: bool = False) -> Pixels:
+    def overlay(self, opacity: float = PredictConfig.opacity, *, legend: bool = False) -> Pixels:
         """The mask laid over the image, RGB uint8 `(H, W, 3)`; with a legend below it, it is higher.
 
         Raises:
@@ -70,7 +70,7 @@ class Prediction:
         if not 0 <= opacity <= 1:
             raise InputError(f"opacity is {opacity}; give a value of 0 to 1")
         picture = overlay(self.image, self.color(), opacity)
-        return with_legend(picture, self.label, self.label_set) if legend else picture
+        return with_legend(picture, self.train_ids, self.label_set) if legend else picture
 
     def save(self, folder: str | Path, name: str) -> tuple[Path, Path, Path]:
         """Write `labelIds/NAME.png`, `color/NAME.png` and `overlay/NAME.png`, and return their paths.
@@ -79,7 +79,7 @@ class Prediction:
             OutputError: A file cannot be written.
         """
         results = Results(Path(folder), name)
-        results.write(self.image, self.label, self.label_set)
+        results.write(self.image, self.train_ids, self.label_set)
         return results.paths
 
 

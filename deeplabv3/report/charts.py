@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deeplabv3.evaluation.scores import Scores
-from deeplabv3.report.markup import NONE, best_first, css_color, percents, printable
+from deeplabv3.report.markup import NONE, best_first, css_color, drawable, percents
 from deeplabv3.report.matrix import DENSE, STRONG, strength
 from deeplabv3.report.mistakes import class_counts, class_name, occurring
 
@@ -91,7 +91,7 @@ def names_along(axes: Axes, which: str, names: list[str], **style: Any) -> None:
 
 def short_name(name: str) -> str:
     """A name that can be drawn and leaves room for the chart."""
-    return printable(name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "\u2026")
+    return drawable(name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "\u2026")
 
 
 def confusion_png(scores: Scores) -> bytes:

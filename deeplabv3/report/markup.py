@@ -24,7 +24,7 @@ def escape(text: object) -> str:
     return html.escape(str(text).encode("utf-8", "backslashreplace").decode())
 
 
-def printable(text: str) -> str:
+def drawable(text: str) -> str:
     """Text for a picture: what cannot be drawn, such as a line break, becomes a question mark."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 

@@ -18,7 +18,7 @@ from deeplabv3.data.labels import IGNORE_INDEX, LabelSet
 from deeplabv3.errors import DatasetError
 from deeplabv3.evaluation.scores import FrameScore
 from deeplabv3.prediction.render import BACKGROUND, FONT_PIXELS, INK, colorize, with_entries
-from deeplabv3.report.markup import percents, printable
+from deeplabv3.report.markup import drawable, percents
 
 PAGE_SIDE, FILE_SIDE, LEAST_FILE_SIDE = 640, 1024, 480
 """Longest side of a picture in the page, of one in a file, and what a small frame is at least enlarged to there."""
@@ -158,7 +158,7 @@ def strip(frame: ShownFrame, label_set: LabelSet) -> Pixels:
     font_pixels = max(FONT_PIXELS, max(height, width) // 36)
     font, title_font = ImageFont.load_default(font_pixels), ImageFont.load_default(font_pixels * 4 // 3)
     gap, line, margin = font_pixels // 2, font_pixels * 3 // 2, font_pixels
-    title = f"{printable(frame.score.name)}   mIoU {percents(frame.score.miou)} %"
+    title = f"{drawable(frame.score.name)}   mIoU {percents(frame.score.miou)} %"
     column = max(width, *(math.ceil(font.getlength(caption)) for caption in CAPTIONS))
     needed = max(2 * column + gap, math.ceil(title_font.getlength(title)))
     top = margin + 2 * line
@@ -170,6 +170,6 @@ def strip(frame: ShownFrame, label_set: LabelSet) -> Pixels:
         draw.text((x, y), caption, fill=INK, font=font)
         canvas.paste(Image.fromarray(picture), (x, y + line))
     seen = np.union1d(panels.label, panels.prediction).tolist()
-    entries = [(row.color, printable(row.name)) for row in label_set.evaluated if row.train_id in seen]
+    entries = [(row.color, drawable(row.name)) for row in label_set.evaluated if row.train_id in seen]
     keys = [(WRONG, "wrong"), (IGNORED[0], "label ignored")]
     return with_entries(np.asarray(canvas), entries + keys, font_pixels)

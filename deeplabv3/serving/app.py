@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from deeplabv3 import __version__
+from deeplabv3.serving.guards import error_body
 from deeplabv3.serving.metrics import MEDIA_TYPE
 from deeplabv3.serving.outputs import Wanted
 from deeplabv3.serving.refusals import Refusal
@@ -171,8 +172,8 @@ def _add_pages(app: FastAPI) -> None:
 def _answer_errors(app: FastAPI) -> None:
     """Every error is one line of JSON that tells nothing of this machine."""
 
-    def answer(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-        return JSONResponse({"error": text}, status, headers)
+    def answer(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+        return Response(error_body(text), status, headers, media_type="application/json")
 
     @app.exception_handler(Refusal)
     async def refused(_: Request, error: Refusal) -> Response:

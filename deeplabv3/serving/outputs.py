@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from deeplabv3.config import PredictConfig
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.prediction.render import png_of
 from deeplabv3.prediction.segmenter import Prediction
@@ -32,7 +33,9 @@ class Wanted(BaseModel):
     classes: str = Field(
         "", max_length=2000, description="For probabilities: names of classes with commas between them."
     )
-    opacity: float = Field(0.55, ge=0, le=1, description="For an overlay: how strongly it covers the image.")
+    opacity: float = Field(
+        PredictConfig.opacity, ge=0, le=1, description="For an overlay: how strongly it covers the image."
+    )
     legend: bool = Field(True, description="For an overlay: whether the classes are named below it.")
 
     def train_ids(self, label_set: LabelSet) -> list[int]:
@@ -54,7 +57,7 @@ class Wanted(BaseModel):
 def written(prediction: Prediction, wanted: Wanted) -> tuple[bytes, str]:
     """What was asked for, and its media type."""
     if wanted.output == "shares":
-        height, width = prediction.label.shape
+        height, width = prediction.train_ids.shape
         shares = {"height": height, "width": width, "shares": prediction.shares}
         return json.dumps(shares, ensure_ascii=False).encode(), "application/json"
     if wanted.output == "probabilities":

@@ -30,7 +30,7 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.prediction.predictor import predict_image
 from deeplabv3.prediction.render import colorize, overlay, with_entries
 from deeplabv3.report.curves import History
-from deeplabv3.report.markup import printable
+from deeplabv3.report.markup import drawable
 from deeplabv3.report.worst import photo_jpeg
 
 NUM_PICTURES, PICTURE_WIDTH = 4, 512
@@ -103,7 +103,7 @@ class Events:
         """
         scalars = {tag: entry.get(name) for name, tag in TAGS.items()}
         scalars |= {f"iou/{name}": iou for name, iou in (entry.get("class_iou") or {}).items()}
-        values = [{"tag": printable(tag), "simple_value": value} for tag, value in scalars.items() if value is not None]
+        values = [{"tag": drawable(tag), "simple_value": value} for tag, value in scalars.items() if value is not None]
         self._append({"step": entry["step"], "summary": {"value": values}})
 
     def pictures(
@@ -140,7 +140,7 @@ class Events:
                     "colorspace": 3,
                     "encoded_image_string": photo_jpeg(picture),
                 }
-                values.append({"tag": f"frames/{printable(sample.name)}", "image": content})
+                values.append({"tag": f"frames/{drawable(sample.name)}", "image": content})
         self._append({"step": step, "summary": {"value": values}})
 
     def _append(self, event: dict[str, Any]) -> None:
@@ -179,7 +179,7 @@ def _picture(image: Pixels, prediction: Pixels, label_set: LabelSet) -> Pixels:
     scale = min(1.0, PICTURE_WIDTH / width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = np.asarray(Image.fromarray(full).resize(size, Image.Resampling.LANCZOS))
-    return with_entries(small, [(row.color, printable(row.name)) for row in label_set.evaluated])
+    return with_entries(small, [(row.color, drawable(row.name)) for row in label_set.evaluated])
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from deeplabv3.config import EvaluateConfig
 from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.data.frames import read_image_of
 from deeplabv3.deployment import quantisation
-from deeplabv3.deployment.quantisation import measured_loss, quantised, spread
+from deeplabv3.deployment.quantisation import calibration_frames, measured_loss, quantised
 from deeplabv3.errors import DatasetError
 from deeplabv3.evaluation.evaluate import evaluate
 from deeplabv3.model.exported import ExportedModel, open_exported, read_exported
@@ -67,11 +67,11 @@ def test_loss_is_that_of_evaluate(network, onnx_model, checkpoint, streets):
 
 def test_frames_are_spread_over_the_split(streets):
     samples = find_samples(streets, "train")
-    assert spread(samples, 1) == samples[:1]
-    assert spread(samples, 3) == [samples[0], samples[2], samples[5]]
-    assert spread(samples, 99) == samples
+    assert calibration_frames(samples, 1) == samples[:1]
+    assert calibration_frames(samples, 3) == [samples[0], samples[2], samples[5]]
+    assert calibration_frames(samples, 99) == samples
     with pytest.raises(DatasetError, match="no frames to calibrate with"):
-        spread([], 3)
+        calibration_frames([], 3)
 
 
 @pytest.mark.slow

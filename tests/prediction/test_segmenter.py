@@ -35,7 +35,7 @@ def image(rng):
 def test_saved_model_is_loaded_by_its_path(model, image, tmp_path):
     model.save(tmp_path / "m.safetensors")
     loaded = load(tmp_path / "m.safetensors", device="cpu")
-    np.testing.assert_array_equal(loaded.predict(image).label, model.predict(image).label)
+    np.testing.assert_array_equal(loaded.predict(image).train_ids, model.predict(image).train_ids)
     assert loaded.label_set == CITYSCAPES
     assert isinstance(loaded, deeplabv3.DeepLabV3)
 
@@ -43,12 +43,12 @@ def test_saved_model_is_loaded_by_its_path(model, image, tmp_path):
 def test_another_stride_has_its_effect(model, image, tmp_path):
     model.save(tmp_path / "m.safetensors")
     finer = DeepLabV3.from_pretrained(tmp_path / "m.safetensors", output_stride=8)
-    assert (finer.predict(image).label != model.predict(image).label).any()
+    assert (finer.predict(image).train_ids != model.predict(image).train_ids).any()
 
 
 def test_prediction_is_that_of_predict_image(model, image):
     prediction = model.predict(image, inference=InferenceConfig(flip=True))
-    np.testing.assert_array_equal(prediction.label, predict_image(model, image, InferenceConfig(flip=True)))
+    np.testing.assert_array_equal(prediction.train_ids, predict_image(model, image, InferenceConfig(flip=True)))
     assert prediction.probabilities is None
     assert sum(prediction.shares.values()) == pytest.approx(1)
 
@@ -57,7 +57,7 @@ def test_probabilities_on_request(model, image):
     prediction = model.predict(image, probabilities=True)
     assert prediction.probabilities.shape == (19, 40, 56)
     np.testing.assert_allclose(prediction.probabilities.sum(0), 1, rtol=1e-5)
-    np.testing.assert_array_equal(prediction.probabilities.argmax(0), prediction.label)
+    np.testing.assert_array_equal(prediction.probabilities.argmax(0), prediction.train_ids)
 
 
 def test_probabilities_are_of_the_precision_and_the_pass_of_the_label(model, image):
@@ -78,8 +78,8 @@ def test_probabilities_are_of_the_precision_and_the_pass_of_the_label(model, ima
         looks.clear()
         prediction = model.predict(image, inference=inference, probabilities=True)
         assert len(looks) == num_looks
-        np.testing.assert_array_equal(prediction.label, model.predict(image, inference=inference).label)
-        np.testing.assert_array_equal(prediction.label, prediction.probabilities.argmax(0))
+        np.testing.assert_array_equal(prediction.train_ids, model.predict(image, inference=inference).train_ids)
+        np.testing.assert_array_equal(prediction.train_ids, prediction.probabilities.argmax(0))
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ def test_image_of_pillows_that_cannot_be_used(model, image):
 
 def test_image_may_be_a_path_or_an_image(model, image, tmp_path):
     Image.fromarray(image).save(tmp_path / "i.png")
-    expected = model.predict(image).label
+    expected = model.predict(image).train_ids
     for given in (tmp_path / "i.png", str(tmp_path / "i.png"), Image.fromarray(image)):
-        np.testing.assert_array_equal(model.predict(given).label, expected)
+        np.testing.assert_array_equal(model.predict(given).train_ids, expected)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
@@ -189,7 +189,7 @@ def test_pushed_model_comes_back(model, image, tmp_path, monkeypatch):
     assert model.push_to_hub("me/streets", private=True) == "https://hub/me/streets"
     assert 'deeplabv3.load("me/streets")' in (tmp_path / "me" / "streets" / "README.md").read_text()
     again = DeepLabV3.from_pretrained("me/streets")
-    np.testing.assert_array_equal(again.predict(image).label, model.predict(image).label)
+    np.testing.assert_array_equal(again.predict(image).train_ids, model.predict(image).train_ids)
     with pytest.raises(
         CheckpointError,
         match="there is no file me/nothing, and model.safetensors of me/nothing cannot be had from the Hub .404",

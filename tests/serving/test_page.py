@@ -75,7 +75,7 @@ def test_mask_and_shares_are_those_of_the_model(visit, model):
 def test_classes_can_be_hidden(visit, model):
     page = visit()
     choose(page)
-    label = model.predict(picture(80, 110)).label
+    label = model.predict(picture(80, 110)).train_ids
     first = int(np.bincount(label.ravel()).argmax())
     page.locator("#legend label").first.click()
     assert ((drawn(page)[..., 3] == 0) == (label == first)).all()
@@ -107,7 +107,7 @@ def test_class_under_the_pointer_is_named(visit, model):
     for row, column in ((5, 5), (40, 55), (70, 100)):
         x, y = box["x"] + (column + 0.5) / 110 * box["width"], box["y"] + (row + 0.5) / 80 * box["height"]
         page.mouse.move(x, y)
-        name = model.label_set.names[prediction.label[row, column]]
+        name = model.label_set.names[prediction.train_ids[row, column]]
         assert page.inner_text("#tip") == name
         assert page.locator("#legend .here").inner_text().startswith(name)
     page.mouse.move(0, 0)
