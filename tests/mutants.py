@@ -62,8 +62,8 @@ GUARDS = {  # a module and the tests of it
     "deeplabv3/files.py": ("tests/test_files.py", *_PACKS),
     "deeplabv3/training/position.py": ("tests/training/test_position.py", "tests/training/test_restoring.py",
                                         "tests/training/test_controls.py"),
-    "deeplabv3/training/step.py": ("tests/training/test_step.py", "tests/training/test_numbers.py",
-                                   "tests/training/test_repeated.py"),
+    "deeplabv3/training/step.py": ("tests/training/test_outcome.py", "tests/training/test_step.py",
+                                   "tests/training/test_numbers.py", "tests/training/test_repeated.py"),
 }  # fmt: skip
 
 _MOST_BYTES = 8 << 30  # a fault in a limit of memory must not take that of the whole machine

@@ -1,5 +1,6 @@
 """What is noted of processes that read, how they are started, and what is said of their ends."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -118,6 +119,41 @@ def test_what_is_made_of_an_item_is_what_is_given(num_workers, ahead):
     assert is_receiving() == (num_workers > 0 and ahead > 0)
     assert list(stream) == [4] * 3
     assert not is_receiving()
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_stream_that_is_left_leaves_nothing(ahead):
+    others = set(multiprocessing.active_children())
+    stream = read_by_workers(Source(lambda: 3), range(99), 2, ahead=ahead)
+    assert next(stream) == 3
+    assert len(set(multiprocessing.active_children()) - others) == 2
+    stream.close()
+    assert set(multiprocessing.active_children()) <= others
+    assert not any(thread.name in ("receiver", "limit") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_other_errors_of_the_loader_are_told_as_they_are(monkeypatch, ahead):
+    def fail(*_):
+        raise RuntimeError("received 0 items of ancdata")
+
+    stream = read_by_workers(Source(lambda: 3), range(9), 1, ahead=ahead)
+    monkeypatch.setattr(torch.utils.data.dataloader._MultiProcessingDataLoaderIter, "_next_data", fail)
+    with pytest.raises(RuntimeError, match="ancdata"):
+        list(stream)
+
+
+def test_readers_use_one_core_and_leave_ctrl_c_alone():
+    def act():
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        return torch.get_num_threads(), handlers == [signal.SIG_IGN, signal.SIG_DFL]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert list(read_by_workers(Source(act), range(2), 2)) == [(1, True)] * 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def is_receiving():
