@@ -118,7 +118,6 @@ def read_by_workers(
 
 def _started(watched: WatchedDataset, keys: Iterable[Any], num_workers: int) -> tuple[Iterator[Any], list[BaseProcess]]:
     """Torch's loader at work, and its processes."""
-    others = set(multiprocessing.active_children())
     is_main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
     before = signal.getsignal(signal.SIGCHLD) if is_main else None
     with warnings.catch_warnings():
@@ -137,7 +136,8 @@ def _started(watched: WatchedDataset, keys: Iterable[Any], num_workers: int) -> 
         items = iter(loader)
     if is_main:
         signal.signal(signal.SIGCHLD, before)  # it sets a handler that raises what befell a worker wherever we are
-    return items, [process for process in multiprocessing.active_children() if process not in others]
+    # Not multiprocessing.active_children(): it has those of other threads too, and none that has ended already.
+    return items, getattr(items, "_workers", [])
 
 
 def _unchanged(item: Any) -> Any:

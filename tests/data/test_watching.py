@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from deeplabv3.data import workers
 from deeplabv3.data.workers import WatchedDataset, default_num_workers, num_prefetched, read_by_workers
@@ -82,6 +83,22 @@ def test_reader_that_ends_by_itself(code, is_noted, wanted):
         list(read_by_workers(Source(lambda: os._exit(code), is_noted), [0], 1))
 
 
+def test_reader_that_ends_at_once(monkeypatch):
+    """Before the loader has started all that is to be started."""
+    whole = DataLoader.__iter__
+
+    def started(self):
+        items = whole(self)
+        time.sleep(0.5)
+        return items
+
+    monkeypatch.setattr(DataLoader, "__iter__", started)
+    with pytest.raises(
+        DatasetError, match="^a process that reads images ended with exit code 0 while "
+    ):
+        list(read_by_workers(Source(lambda: os._exit(0)), [0], 1))
+
+
 def test_readers_that_have_not_begun():
     words = "^the processes that read images gave nothing for 0.5 s; they had not begun: look at the disk "
     start = time.monotonic()
@@ -129,7 +146,7 @@ def test_stream_that_is_left_leaves_nothing(ahead):
     assert len(set(multiprocessing.active_children()) - others) == 2
     stream.close()
     assert set(multiprocessing.active_children()) <= others
-    assert not any(thread.name in ("receiver", "limit") for thread in threading.enumerate())
+    assert not is_receiving()
 
 
 @pytest.mark.parametrize("ahead", [0, 2])
