@@ -93,9 +93,7 @@ def test_reader_that_ends_at_once(monkeypatch):
         return items
 
     monkeypatch.setattr(DataLoader, "__iter__", started)
-    with pytest.raises(
-        DatasetError, match="^a process that reads images ended with exit code 0 while "
-    ):
+    with pytest.raises(DatasetError, match="^a process that reads images ended with exit code 0 while "):
         list(read_by_workers(Source(lambda: os._exit(0)), [0], 1))
 
 

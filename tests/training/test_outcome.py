@@ -1,5 +1,7 @@
 """What a step says it came to, how that is accounted for, and the batches that a stream of parts makes."""
 
+from contextlib import nullcontext
+from dataclasses import replace
 from itertools import chain, islice
 
 import pytest
@@ -7,10 +9,11 @@ import torch
 
 from deeplabv3.data.labels import IGNORE_INDEX
 from deeplabv3.errors import DatasetError, NonFiniteError
+from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.position import Position
-from deeplabv3.training.step import Outcome, settle, step_batches
+from deeplabv3.training.step import Outcome, settle, step_batches, train_step, undivided
 from deeplabv3.training.stopping import StopSignals
-from tests.training.conftest import random_batch
+from tests.training.conftest import learner_of, random_batch
 
 INF, NAN = float("inf"), float("nan")
 
@@ -91,3 +94,23 @@ def test_ignored_pixels_have_no_weight():
     second.label[...] = IGNORE_INDEX
     (batch,) = step_batches(iter([first, second]), 2, weights, StopSignals())
     assert batch.shares == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("is_fused", [True, False])
+def test_update_waits_for_finite_numbers_however_it_is_made(tiny_config, train_config, is_fused):
+    """Apple's devices have no fused one."""
+    ends = []
+    for factor in (1.0, INF):
+        torch.manual_seed(0)
+        learner = learner_of(DeepLabV3(replace(tiny_config, dropout=0.0)), train_config)
+        learner.optimizer.defaults["fused"] = is_fused
+        for group in learner.optimizer.param_groups:
+            group["fused"] = is_fused
+        learner.model.classifier.weight.register_hook(lambda gradient, factor=factor: gradient * factor)
+        before = {name: value.clone() for name, value in learner.model.named_parameters()}
+        made = train_step(learner, undivided(random_batch()), 0.1, 0, train_config)
+        moved = [not torch.equal(value, before[name]) for name, value in learner.model.named_parameters()]
+        ends.append((all(moved), any(moved)))
+        with nullcontext() if factor == 1.0 else pytest.raises(NonFiniteError):
+            assert made.value() > 0
+    assert ends == [(True, True), (False, False)]
