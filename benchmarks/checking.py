@@ -24,6 +24,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from deeplabv3.cores import num_cores
 from deeplabv3.data.checking import check_dataset
 from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.data.labels import CITYSCAPES
@@ -38,7 +39,7 @@ NOISE = 1.0
 
 def main(num_frames: int = 64) -> None:
     """Measure, and print a table and the JSON line."""
-    cores = os.cpu_count() or 1
+    cores = num_cores()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DEEPLABV3_CACHE"] = str(Path(folder) / "cache")
         data = Path(folder) / "streets"

@@ -14,7 +14,7 @@ import numpy as np
 
 from deeplabv3.data.cityscapes import IMAGES, LABELS, require_data_dir
 from deeplabv3.data.findings import Finding, Findings, SplitCounts, in_order
-from deeplabv3.data.images import allowed, ranges
+from deeplabv3.data.images import known_values, ranges
 from deeplabv3.data.labels import IGNORE_INDEX, UNKNOWN, LabelSet
 from deeplabv3.data.looking import Facts
 from deeplabv3.data.numbering import may_be_train_ids
@@ -119,8 +119,8 @@ def _of_values(frame: FrameFiles, facts: FactsByPath, label_set: LabelSet, swapp
         of_train_ids = entry.kind == TRAIN_IDS
         table, what = label_set.train_id_of(train_ids=of_train_ids), "trainIds" if of_train_ids else "label ids"
         if entry.path in swapped:
-            text = f"it holds {ranges(values)}, which look like trainIds; wanted are label ids ({allowed(table)}): "
-            text += f"write those, or name the file _{LABELS}_{TRAIN_IDS}.png"
+            text = f"it holds {ranges(values)}, which look like trainIds; wanted are label ids "
+            text += f"({known_values(table)}): write those, or name the file _{LABELS}_{TRAIN_IDS}.png"
             findings.append(_finding(frame, entry, "train-ids", text))
             continue
         if entry.kind == INSTANCES:
@@ -128,7 +128,8 @@ def _of_values(frame: FrameFiles, facts: FactsByPath, label_set: LabelSet, swapp
         unknown = [value for value in values if value > 255 or table[value] == UNKNOWN]
         if unknown:
             text = f"it holds {ranges(unknown)}, which {'is' if len(unknown) == 1 else 'are'} not among the {what} "
-            text += f"of {label_set.name} ({allowed(table)}): correct it, or name the classes with --labels FILE.yaml"
+            text += f"of {label_set.name} ({known_values(table)}): correct it, or name the classes with "
+            text += "--labels FILE.yaml"
             findings.append(_finding(frame, entry, "unknown-id", text))
         elif entry.kind in (LABEL, TRAIN_IDS) and values and frame.split not in UNLABELLED_SPLITS:
             if (table[values] == IGNORE_INDEX).all():

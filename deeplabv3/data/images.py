@@ -133,8 +133,8 @@ def read_values_and_label(
         seen = int(values[label == UNKNOWN][0])
         kind = "trainIds" if train_ids else "label ids"
         raise DatasetError(
-            f"{path} holds the value {seen}, which is not among the {kind} of {label_set.name} ({allowed(table)}); "
-            "correct the file, or name its classes with --labels FILE.yaml"
+            f"{path} holds the value {seen}, which is not among the {kind} of {label_set.name} "
+            f"({known_values(table)}); correct the file, or name its classes with --labels FILE.yaml"
         )
     return values, label
 
@@ -257,7 +257,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values >> (num_bits - 8)).astype(np.uint8))
 
 
-def allowed(table: Pixels) -> str:
+def known_values(table: Pixels) -> str:
     """The values that a table of a label set knows, in short."""
     return ranges([int(value) for value in np.flatnonzero(table != UNKNOWN)])
 

@@ -101,8 +101,6 @@ def look_at(item: tuple[Path, str]) -> Facts:
         cause = error.__cause__
         if isinstance(cause, MemoryError):  # says nothing of the file, and must not be remembered of it
             raise
-        if isinstance(cause, OSError) and cause.errno is not None:
-            return Facts((_unreadable(cause),))
         return Facts((_why(error, content, found),))
     if found == named:
         return facts

@@ -172,7 +172,9 @@ def pack_frame(frame: PackedFrame, data_dir: Path, folder: Path, label_set: Labe
     image_path, label_path = (data_dir / file.path for file in (frame.image, frame.label))
     image = np.ascontiguousarray(decode_image(contents[0], image_path))
     values, label = read_values_and_label(label_path, label_set, train_ids=frame.train_ids, content=contents[1])
-    require_one_size(image_path, image.shape, "header", (frame.height, frame.width))  # its place in the flat file
+    if image.shape[:2] != (frame.height, frame.width):  # it has another place in the flat file
+        sizes = f"{image.shape[0]}x{image.shape[1]} and was taken for {frame.height}x{frame.width} (height x width)"
+        raise DatasetError(f"{image_path} is {sizes}, for it says behind its pixels that it is turned; save it anew")
     require_one_size(label_path, label.shape, "image", image.shape)
     counts = np.bincount(values.ravel())
     _write_at(folder / IMAGES_FILE, 3 * frame.offset, image.data)
@@ -197,10 +199,12 @@ def pack_frame(frame: PackedFrame, data_dir: Path, folder: Path, label_set: Labe
 def _unchanged(file: SourceFile, data_dir: Path) -> bytes:
     path = data_dir / file.path
     try:
-        content, modified_ns = path.read_bytes(), path.stat().st_mtime_ns
+        status = path.stat()
+        is_same = (status.st_size, status.st_mtime_ns) == (file.num_bytes, file.modified_ns)
+        content = path.read_bytes() if is_same else b""
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}; put it back and go on") from error
-    if (len(content), modified_ns) != (file.num_bytes, file.modified_ns):
+    if not is_same or len(content) != file.num_bytes:
         raise DatasetError(f"{path} changed while the data set was packed; start again with the same command")
     return content
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data._utils import signal_handling
 
 from deeplabv3.cores import num_cores
 from deeplabv3.errors import DatasetError, InputError
@@ -118,8 +119,6 @@ def read_by_workers(
 
 def _started(watched: WatchedDataset, keys: Iterable[Any], num_workers: int) -> tuple[Iterator[Any], list[BaseProcess]]:
     """Torch's loader at work, and its processes."""
-    is_main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
-    before = signal.getsignal(signal.SIGCHLD) if is_main else None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")  # as many as were asked for
         loader: DataLoader[Any] = DataLoader(
@@ -133,11 +132,22 @@ def _started(watched: WatchedDataset, keys: Iterable[Any], num_workers: int) -> 
             timeout=_POLL_SECONDS if num_workers else 0,
             generator=torch.Generator(),  # else a seed would be drawn from the run's own random numbers
         )
-        items = iter(loader)
-    if is_main:
-        signal.signal(signal.SIGCHLD, before)  # it sets a handler that raises what befell a worker wherever we are
+        items = _unsignalled(loader)
     # Not multiprocessing.active_children(): it has those of other threads too, and none that has ended already.
-    return items, getattr(items, "_workers", [])
+    return items, list(items._workers) if num_workers else []  # type: ignore[attr-defined]
+
+
+def _unsignalled(loader: DataLoader[Any]) -> Iterator[Any]:
+    """A loader at work that has set no handler of SIGCHLD.
+
+    Torch's would raise what befell a process wherever this one is, at its very start too. `_next` tells of it.
+    """
+    before = signal_handling._SIGCHLD_handler_set
+    signal_handling._SIGCHLD_handler_set = True
+    try:
+        return iter(loader)
+    finally:
+        signal_handling._SIGCHLD_handler_set = before
 
 
 def _unchanged(item: Any) -> Any:
@@ -266,8 +276,7 @@ def _silence(timeout_seconds: float, names: Sequence[str]) -> str:
 
 
 def _start_worker(worker: int) -> None:
-    """A worker decodes on one core, and leaves signals to the process that trains, which ends it when it is done."""
-    torch.set_num_threads(1)
+    """A worker leaves signals to the process that trains, which ends it when it is done; torch gives it one core."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

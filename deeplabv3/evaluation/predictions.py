@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -13,8 +14,8 @@ import numpy as np
 from deeplabv3.cores import num_cores
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.frames import read_labels
-from deeplabv3.data.images import Pixels, ranges, read_label_values, require_one_size
-from deeplabv3.data.labels import LabelSet
+from deeplabv3.data.images import Pixels, known_values, ranges, read_label_values, require_one_size
+from deeplabv3.data.labels import UNKNOWN, LabelSet
 from deeplabv3.data.loading import read_in_order
 from deeplabv3.data.numbering import looks_like_train_ids
 from deeplabv3.distributed import ending_together, gather, is_first, num_processes, share_of
@@ -83,14 +84,13 @@ def read_prediction(content: bytes, path: Path, size: tuple[int, ...], label_set
     """
     values = read_label_values(path, content)
     require_one_size(path, values.shape, "frame", size)
-    allowed = [row.id for row in label_set.classes]
     seen = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
-    unknown = np.setdiff1d(seen, allowed)
+    unknown = seen[label_set.train_id_of_id[seen] == UNKNOWN]
     if unknown.size:
         hint = "; it looks like trainIds, and label ids are wanted" if looks_like_train_ids(seen, label_set) else ""
         raise DatasetError(
             f"{path} holds {ranges(unknown.tolist())}, outside the label ids of {label_set.name} "
-            f"({ranges(sorted(allowed))}){hint}"
+            f"({known_values(label_set.train_id_of_id)}){hint}"
         )
     return values
 
@@ -125,7 +125,9 @@ def score_files(
     faults = count_faults(files)
     why_no_iiou = why_no_iiou_of(samples, label_set)
     counts, records = no_counts(label_set), []
-    workers = max(1, num_cores() // num_processes()) if num_workers is None else num_workers
+    workers = num_workers
+    if workers is None:  # processes may have cores of their own, as under srun, or share those of the machine
+        workers = min(num_cores(), max(1, (os.cpu_count() or 1) // num_processes()))
     own = [(sample, files[sample.name][0]) for sample in share_of(samples) if len(files[sample.name]) == 1]
     count = partial(_count_file, label_set=label_set, instances=not why_no_iiou)
     own_faults = []

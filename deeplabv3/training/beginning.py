@@ -134,7 +134,7 @@ def completed(
 
     Raises:
         InputError: The network is described although it comes from weights, or they cannot be read; or there are more
-            or fewer weights of classes than classes.
+            or fewer weights of classes than classes; or the record of `begun` is damaged.
     """
     weights = config.loss.class_weights
     if isinstance(weights, tuple) and len(weights) != label_set.num_classes:
@@ -186,8 +186,8 @@ def checkpoint_to_resume(
         epoch_content: What an epoch is made from, in words.
 
     Raises:
-        InputError: There is a run already and it is not to be resumed, or the other way round; or its checkpoint was on
-            other classes, or was stopped within an epoch whose batches are others now.
+        InputError: There is a run already and it is not to be resumed, or the other way round; or its checkpoint has a
+            record that is damaged, was on other classes, or was stopped within an epoch whose batches are others now.
     """
     if not config.resume:
         there = paths.existing()

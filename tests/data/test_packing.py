@@ -276,3 +276,13 @@ def test_file_that_changes_while_it_is_packed_is_named(copy):
     os.utime(samples[0].label_path, (0, 0))
     with pytest.raises(DatasetError, match=f"{samples[0].label_path} changed while the data set was packed"):
         packing.pack_frame(planned[0], data, out, CITYSCAPES)
+
+
+def test_picture_that_turns_out_to_be_of_another_size_is_told(tmp_path, rng, monkeypatch):
+    """As where its orientation stands behind its pixels: it must not be written over another frame's."""
+    image = rng.integers(0, 256, (7, 300, 3), dtype="uint8")
+    write_frame(tmp_path / "data", "a_000000_000000", image, np.full((7, 300), 7, np.uint8))
+    monkeypatch.setattr(packing, "image_size", lambda _: (300, 7))
+    with pytest.raises(DatasetError, match="a_000000_000000_leftImg8bit.png is 7x300 and was taken for 300x7 "):
+        pack(tmp_path / "data", tmp_path / "packed")
+    assert not (tmp_path / "packed/train").exists()

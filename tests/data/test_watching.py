@@ -3,16 +3,18 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from deeplabv3.data import workers
 from deeplabv3.data.workers import WatchedDataset, default_num_workers, num_prefetched, read_by_workers
 from deeplabv3.errors import DatasetError
+from tests.conftest import REPOSITORY
 
 
 class Source:
@@ -37,7 +39,7 @@ def test_enough_is_made_ahead_for_the_slow_ones(num_workers, wanted):
 
 @pytest.mark.parametrize(("cores", "wanted"), [(1, 1), (4, 4), (8, 8), (16, 8)])
 def test_readers_pay_beside_an_accelerator(monkeypatch, cores, wanted):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(workers, "num_cores", lambda: cores)
     assert default_num_workers("cuda") == wanted
     assert default_num_workers("cpu") == 0
 
@@ -63,8 +65,16 @@ def setting():
     return torch.get_num_threads(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 
 
-def test_readers_use_one_core_and_leave_signals_to_the_program():
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_readers_use_one_core_and_leave_signals_to_the_program():
     before = torch.get_rng_state()
     found = list(read_by_workers(Source(setting), [0], 1))
     assert found == [(1, signal.SIG_IGN, signal.SIG_DFL)]
@@ -83,18 +93,34 @@ def test_reader_that_ends_by_itself(code, is_noted, wanted):
         list(read_by_workers(Source(lambda: os._exit(code), is_noted), [0], 1))
 
 
-def test_reader_that_ends_at_once(monkeypatch):
-    """Before the loader has started all that is to be started."""
-    whole = DataLoader.__iter__
+SLOW_START = """
+import os, time
+from torch.utils.data import DataLoader
+from deeplabv3.data.workers import read_by_workers
+from deeplabv3.errors import DatasetError
+from tests.data.test_watching import Source
 
-    def started(self):
-        items = whole(self)
-        time.sleep(0.5)
-        return items
+def started(loader, whole=DataLoader.__iter__):
+    items = whole(loader)
+    time.sleep(1)
+    return items
 
-    monkeypatch.setattr(DataLoader, "__iter__", started)
-    with pytest.raises(DatasetError, match="^a process that reads images ended with exit code 0 while "):
-        list(read_by_workers(Source(lambda: os._exit(0)), [0], 1))
+DataLoader.__iter__ = started
+for end in (lambda: os._exit(3), lambda: os.kill(os.getpid(), 9), lambda: os._exit(0)):
+    try:
+        list(read_by_workers(Source(end), [0], 1))
+    except DatasetError as error:
+        print(error)
+"""
+
+
+def test_reader_that_ends_before_the_loader_has_started():
+    """In a process of its own, for what torch does once."""
+    command = [sys.executable, "-c", SLOW_START]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
+    ends = ("ended with exit code 3", "was ended by SIGKILL", "ended with exit code 0")
+    for line, end in zip(said.splitlines(), ends, strict=True):
+        assert line.startswith(f"a process that reads images {end} while it read frame 0; ")
 
 
 def test_readers_that_have_not_begun():
@@ -156,19 +182,6 @@ def test_other_errors_of_the_loader_are_told_as_they_are(monkeypatch, ahead):
     monkeypatch.setattr(torch.utils.data.dataloader._MultiProcessingDataLoaderIter, "_next_data", fail)
     with pytest.raises(RuntimeError, match="ancdata"):
         list(stream)
-
-
-def test_readers_use_one_core_and_leave_ctrl_c_alone():
-    def act():
-        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-        return torch.get_num_threads(), handlers == [signal.SIG_IGN, signal.SIG_DFL]
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        assert list(read_by_workers(Source(act), range(2), 2)) == [(1, True)] * 2
-    finally:
-        torch.set_num_threads(before)
 
 
 def is_receiving():

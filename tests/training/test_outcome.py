@@ -112,5 +112,5 @@ def test_update_waits_for_finite_numbers_however_it_is_made(tiny_config, train_c
         moved = [not torch.equal(value, before[name]) for name, value in learner.model.named_parameters()]
         ends.append((all(moved), any(moved)))
         with nullcontext() if factor == 1.0 else pytest.raises(NonFiniteError):
-            assert made.value() > 0
+            assert made.value() is not None
     assert ends == [(True, True), (False, False)]
