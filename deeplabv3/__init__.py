@@ -4,7 +4,7 @@
 
     history = deeplabv3.train(deeplabv3.TrainConfig(data_dir=Path("cityscapes"), run_dir=Path("runs/first")))
     model = deeplabv3.load("runs/first/checkpoints/best.safetensors")  # or "cityscapes-r101", or another project's file
-    prediction = model.predict("street.jpg")  # prediction.train_ids:, uint8 (H, W)
+    prediction = model.predict("street.jpg")  # prediction.train_ids: uint8 (H, W)
     prediction.save("pictures", "street")
 
 The names below are loaded when they are first used, so that `import deeplabv3` does not wait for torch.

@@ -199,14 +199,18 @@ def pack_frame(frame: PackedFrame, data_dir: Path, folder: Path, label_set: Labe
 def _unchanged(file: SourceFile, data_dir: Path) -> bytes:
     path = data_dir / file.path
     try:
-        status = path.stat()
-        is_same = (status.st_size, status.st_mtime_ns) == (file.num_bytes, file.modified_ns)
-        content = path.read_bytes() if is_same else b""
+        content = path.read_bytes() if _is_as_planned(path, file) else b""
+        is_same = _is_as_planned(path, file) and len(content) == file.num_bytes
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}; put it back and go on") from error
-    if not is_same or len(content) != file.num_bytes:
+    if not is_same:
         raise DatasetError(f"{path} changed while the data set was packed; start again with the same command")
     return content
+
+
+def _is_as_planned(path: Path, file: SourceFile) -> bool:
+    status = path.stat()
+    return (status.st_size, status.st_mtime_ns) == (file.num_bytes, file.modified_ns)
 
 
 def _write_at(path: Path, offset: int, content: bytes | memoryview) -> None:

@@ -25,7 +25,7 @@ from deeplabv3.report.defects import check
 from tests.conftest import REPOSITORY
 from tests.data.pictures import PNG, png, saved
 from tests.data.planting import DEFECTS
-from tests.data.tree import IDS, SIZE, Tree, make_sound, save
+from tests.data.tree import IDS, SIZE, Tree, make_sound, refused, save
 
 
 def test_there_are_enough_kinds():
@@ -199,15 +199,7 @@ def test_file_that_may_not_be_read(tmp_path, rng, monkeypatch):
     """The system lets root read everything, so that it is made to refuse; and it is asked again the next time."""
     tree = Tree(tmp_path, rng)
     path = tree.labels[tree.take()]
-    whole = Path.open
-
-    def refuse(self, *options):
-        if self == path:
-            raise PermissionError(13, "Permission denied", str(self))
-        return whole(self, *options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", refuse)
+    with refused(monkeypatch, path):
         assert tree.found() == {(path.relative_to(tmp_path).as_posix(), "unreadable")}
     assert tree.found(remembered=True) == set()
 

@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -286,3 +287,19 @@ def test_picture_that_turns_out_to_be_of_another_size_is_told(tmp_path, rng, mon
     with pytest.raises(DatasetError, match="a_000000_000000_leftImg8bit.png is 7x300 and was taken for 300x7 "):
         pack(tmp_path / "data", tmp_path / "packed")
     assert not (tmp_path / "packed/train").exists()
+
+
+def test_file_that_changes_while_it_is_read_is_told(copy, monkeypatch):
+    """To other content of the same length."""
+    data, out = copy
+    path, whole = find_samples(data, "train")[1].label_path, Path.read_bytes
+
+    def read(self):
+        content = whole(self)
+        if self == path:
+            os.utime(self, ns=(0, 0))
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with pytest.raises(DatasetError, match="changed while the data set was packed; start again with the same command"):
+        pack(data, out)

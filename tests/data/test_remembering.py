@@ -1,7 +1,6 @@
 """What a check remembers of files that do not change."""
 
 import os
-from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -11,7 +10,7 @@ from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.data.remembering import memory_path
 from deeplabv3.errors import DatasetError
 from tests.data.planting import DEFECTS
-from tests.data.tree import Tree
+from tests.data.tree import Tree, refused
 
 
 def test_unchanged_file_is_not_read_again(tmp_path, rng):
@@ -76,15 +75,8 @@ def test_file_that_can_no_longer_be_read_is_forgotten(tmp_path, rng, monkeypatch
     """Rights change without the time of the last change, so what was seen before must not be believed any more."""
     tree = Tree(tmp_path, rng)
     assert tree.found() == set()
-    path, whole = tree.labels[tree.frames[0]], Path.open
-
-    def refuse(self, *options):
-        if self == path:
-            raise PermissionError(13, "Permission denied", str(self))
-        return whole(self, *options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", refuse)
+    path = tree.labels[tree.frames[0]]
+    with refused(monkeypatch, path):
         wanted = {(path.relative_to(tmp_path).as_posix(), "unreadable")}
         assert tree.found() == tree.found(remembered=True) == wanted
     assert check_dataset(tmp_path, ("train", "val"), CITYSCAPES, remembered=True).num_read == 1

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +145,18 @@ def make_sound(tree):
     stem = tree.labels[frame].name.removesuffix("_labelIds.png")
     for kind in ("color.png", "instanceTrainIds.png", "polygons.json"):
         (tree.labels[frame].parent / f"{stem}_{kind}").write_text("not looked at")
+
+
+@contextmanager
+def refused(monkeypatch, path):
+    """While in the block, the system refuses to open a file."""
+    whole = Path.open
+
+    def refuse(self, *options):
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return whole(self, *options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        yield
