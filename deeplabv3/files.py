@@ -144,6 +144,27 @@ def open_whole(path: Path, *, num_bytes: int | None = None) -> Iterator[BinaryIO
         raise
 
 
+@contextmanager
+def open_growing(path: Path) -> Iterator[BinaryIO]:
+    """A file of content that is of use at any length: it has its name at once, and keeps it whatever comes.
+
+    Args:
+        path: The file, which is replaced; its folder is made if need be.
+
+    Raises:
+        OutputError: It cannot be written, or not to its end.
+    """
+    make_dir(path.parent)
+    try:
+        with path.open("w+b") as file:
+            flush_dir(path.parent)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OutputError(f"{cannot_write(path, error)}; what was written until then is kept") from error
+
+
 def partial_of(path: Path) -> Path:
     """Where a file is written before it is renamed to `path`."""
     return path.with_name(f".{path.name}.partial")

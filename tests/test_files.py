@@ -16,6 +16,7 @@ from deeplabv3.files import (
     cache_dir,
     cannot_write,
     make_dir,
+    open_growing,
     open_whole,
     partial_of,
     refuse_to_overwrite,
@@ -165,6 +166,30 @@ def test_error_while_a_file_is_made_leaves_the_old_one(tmp_path, error):
         write()
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
     assert (tmp_path / "last").read_bytes() == OLD
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            OutputError,
+            r"last cannot be written: No space .*; .* is kept",
+        ),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+    ],
+)
+def test_file_that_grows_is_there_at_once_and_stays(tmp_path, error, raised, said):
+    def write():
+        with open_growing(tmp_path / "new folder" / "last") as file:
+            file.write(NEW)
+            file.flush()
+            assert (tmp_path / "new folder" / "last").read_bytes() == NEW
+            raise error
+
+    with pytest.raises(raised, match=said):
+        write()
+    assert (tmp_path / "new folder" / "last").read_bytes() == NEW
 
 
 def test_only_own_leftovers_are_removed(tmp_path):

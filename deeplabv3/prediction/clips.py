@@ -7,7 +7,7 @@ import select
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -16,6 +16,7 @@ import numpy as np
 
 from deeplabv3.data.images import Pixels
 from deeplabv3.errors import DatasetError, InputError
+from deeplabv3.files import open_growing, open_whole
 from deeplabv3.prediction.render import BACKGROUND
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ts", ".webm")
@@ -28,6 +29,9 @@ STREAMS = "send PNG, JPEG or PPM images one after another, or a video as MPEG-TS
 """What standard input may hold; an MP4 need not be readable from front to back."""
 
 _LOOK_SECONDS = 0.1
+
+# A second's frames can be played as soon as they are written; at the end the index of an ordinary file is added.
+_PLAYABLE_SO_FAR = {"movflags": "hybrid_fragmented", "frag_duration": "1000000"}
 
 
 class Live(NamedTuple):
@@ -76,6 +80,7 @@ class Clip:
             `damage` is set.
         """
         size, place, first = None, -1, None
+        unreadable = _av().FFmpegError  # here, because nothing can be imported while the interpreter ends
         try:
             for frame in self._container.decode(self._stream):
                 pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
@@ -91,7 +96,7 @@ class Clip:
                 yield place, pixels
                 if self._is_camera and self._stopped.is_set():
                     return
-        except _av().FFmpegError as error:
+        except unreadable as error:
             self.damage = None if self._stopped.is_set() else error.strerror
             return
         if self.num_frames and self.num_read < self.num_frames:
@@ -171,24 +176,29 @@ class ClipWriter:
     """Writes an MP4 file of H.264, yuv420p, which every player takes; use it in a `with` statement.
 
     Args:
-        file: Open for writing, and seekable.
+        path: The file, which is there when it is complete; nothing is written without a frame.
         rate: Frames a second.
+        is_live: Whether it is there from the first frame on instead, and can be played whatever happens: up to its last
+            whole second and some frames that the encoder holds, and after an error up to that.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
 
-    def __init__(self, file: BinaryIO, rate: Fraction) -> None:
-        self._container = _av().open(file, "w", format="mp4")
-        self._rate = rate
+    def __init__(self, path: Path, rate: Fraction, *, is_live: bool = False) -> None:
+        self._path, self._rate, self._is_live = path, rate, is_live
+        self._output = ExitStack()
+        self._file: BinaryIO | None = None
+        self._container: Any = None
         self._stream: Any = None
 
     def __enter__(self) -> ClipWriter:
         """Ready for the first frame."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Write what makes the file complete, unless there was an error."""
-        if kind is None and self._stream is not None:
-            self._container.mux(self._stream.encode())
-            self._container.close()
+    def __exit__(self, *raised: Any) -> bool | None:
+        """Make the file complete; after an error it is removed, or what is live is kept."""
+        return self._output.__exit__(*raised)
 
     def write(self, place: int, picture: Pixels) -> None:
         """Append a frame, which is shown until the place of the next one.
@@ -202,13 +212,30 @@ class ClipWriter:
             even = np.full((height + height % 2, width + width % 2, 3), BACKGROUND, np.uint8)
             even[:height, :width] = picture
             picture = even
-        if self._stream is None:
-            self._stream = self._container.add_stream("libx264", rate=self._rate, options={"crf": "18"})
-            self._stream.height, self._stream.width = picture.shape[:2]
-            self._stream.pix_fmt = "yuv420p"
+        if self._file is None:
+            self._file = self._begin(*picture.shape[:2])
         frame = _av().VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         frame.pts, frame.time_base = place, 1 / self._rate
         self._container.mux(self._stream.encode(frame))
+        if self._is_live:
+            self._file.flush()
+
+    def _begin(self, height: int, width: int) -> BinaryIO:
+        file = self._output.enter_context((open_growing if self._is_live else open_whole)(self._path))
+        self._container = _av().open(file, "w", format="mp4", options=_PLAYABLE_SO_FAR if self._is_live else {})
+        held = {"rc-lookahead": "5"} if self._is_live else {}  # frames; 40 are 20 s of a network of 2 a second
+        self._stream = self._container.add_stream("libx264", rate=self._rate, options={"crf": "18", **held})
+        self._stream.height, self._stream.width = height, width
+        self._stream.pix_fmt = "yuv420p"
+        self._output.push(self._end)
+        return file
+
+    def _end(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind and not self._is_live:
+            return
+        with suppress(OSError, _av().FFmpegError) if kind else nullcontext():
+            self._container.mux(self._stream.encode())
+            self._container.close()
 
 
 def _av() -> Any:

@@ -15,7 +15,6 @@ from deeplabv3.config import PredictConfig
 from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.errors import DatasetError
-from deeplabv3.files import open_whole
 from deeplabv3.prediction.clips import STREAMS, ClipWriter, Live, open_clip
 from deeplabv3.prediction.pipeline import overlapped
 from deeplabv3.prediction.render import colorize, overlay, with_entries
@@ -27,8 +26,8 @@ def predict_video(
 ) -> None:
     """Segment each frame of a video and write the overlays, with a legend of all classes, as a video.
 
-    Decoding, the network and encoding overlap. The file is there when it is complete; SIGINT and SIGTERM end what is
-    live, and what was recorded until then is kept.
+    Decoding, the network and encoding overlap. The file is there when it is complete. What is live comes once: its file
+    is there from the first frame on and can be played whatever ends the process; SIGINT and SIGTERM end it in order.
 
     Args:
         source: The video.
@@ -41,16 +40,15 @@ def predict_video(
         DatasetError: The video cannot be read, or not to its end; frames before the damage are written.
         OutputError: The file cannot be written.
     """
-    stopped = threading.Event()
+    stopped, is_live = threading.Event(), isinstance(source, Live)
     with (
-        signals_to(stopped.set) if isinstance(source, Live) else nullcontext(),
+        signals_to(stopped.set) if is_live else nullcontext(),
         open_clip(source, config.max_pixels, stopped) as clip,
     ):
         start = time.monotonic()
         with (
             Progress(source.name, clip.num_frames) as progress,
-            open_whole(out) as file,
-            ClipWriter(file, clip.rate) as writer,
+            ClipWriter(out, clip.rate, is_live=is_live) as writer,
         ):
 
             def segmented(frame: tuple[int, Pixels]) -> tuple[int, Pixels, Pixels]:

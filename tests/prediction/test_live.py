@@ -3,13 +3,15 @@
 import fcntl
 import io
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import termios
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 
@@ -92,12 +94,12 @@ def test_what_is_no_stream_is_refused(predict_stream, content, tmp_path):
 
 
 def test_file_that_cannot_be_read_from_front_to_back_is_refused(predict_stream, rng, tmp_path):
-    with (tmp_path / "noise.mp4").open("wb") as file, ClipWriter(file, Fraction(10)) as writer:
+    with ClipWriter(tmp_path / "noise.mp4", Fraction(10)) as writer:
         for place in range(20):
             writer.write(place, rng.integers(0, 256, (128, 256, 3), dtype=np.uint8))
     with pytest.raises(DatasetError, match="stdin holds no frame that can be read .* send PNG, JPEG or PPM"):
         predict_stream((tmp_path / "noise.mp4").read_bytes())
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_stream_that_breaks_is_kept_as_far_as_it_goes(predict_stream, config, scenes):  # noqa: F811
@@ -120,6 +122,45 @@ def test_stop_ends_a_stream_that_is_silent_and_keeps_it(config, scenes, number):
     assert len(decoded(config.out / "stdin_overlay.mp4")[0]) == 9
 
 
+def num_playable(path):
+    """Frames up to the first that cannot be read."""
+    number = 0
+    with suppress(av.FFmpegError), av.open(str(path)) as container:
+        for _ in container.decode(video=0):
+            number += 1
+    return number
+
+
+def test_killed_recording_can_be_played(config, scenes):  # noqa: F811
+    recording = config.out / "stdin_overlay.mp4"
+    command = [sys.executable, "-m", "deeplabv3", *words(config, "-", "--opacity", "0")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdin.write(images(scenes * 30, "PNG"))
+        process.stdin.flush()
+        wait_until(lambda: num_playable(recording) >= 75)
+        process.kill()
+    frames, _ = decoded(recording)
+    assert 75 <= len(frames) <= 9 * 30
+    for frame, scene in zip(frames, scenes * 30, strict=False):
+        assert mean_error(frame, scene) < 8
+    assert list(config.out.iterdir()) == [recording]
+    again = subprocess.run(command, input=images(scenes, "PNG"), capture_output=True, check=False)
+    assert (again.returncode, num_playable(recording)) == (2, len(frames))
+    assert b"stdin_overlay.mp4 is there already" in again.stderr
+
+
+def test_recording_is_kept_where_the_disk_is_full(config, rng):  # noqa: F811
+    pictures = [rng.integers(0, 256, (64, 96, 3), dtype=np.uint8) for _ in range(100)]
+    command = ["bash", "-c", f"ulimit -f 150; exec {sys.executable} -m deeplabv3 {shlex.join(words(config, '-'))}"]
+    done = subprocess.run(command, input=images(pictures, "PNG"), capture_output=True, check=False)
+    assert done.returncode == 2
+    assert re.search(
+        r"/stdin_overlay.mp4 cannot be written: File too large; .*; what was written until then is kept",
+        done.stderr.decode(),
+    )
+    assert num_playable(config.out / "stdin_overlay.mp4") >= 25
+
+
 def num_waiting(pipe):
     """Bytes that nobody has read yet."""
     return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
@@ -135,7 +176,7 @@ def wait_until(condition, seconds=120):
 def test_camera_is_recorded_until_it_is_stopped(config):  # noqa: F811
     command = [sys.executable, "-c", CAMERA, *words(config, "1")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        wait_until(lambda: any(config.out.glob(".*.partial")))
+        wait_until(lambda: any(config.out.glob("*.mp4")))
         time.sleep(1)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120)
@@ -156,7 +197,7 @@ def test_frames_that_a_camera_left_out_leave_time(monkeypatch):
 
 
 def test_places_of_a_camera_are_times_of_the_video(tmp_path):
-    with (tmp_path / "a.mp4").open("w+b") as file, clips.ClipWriter(file, Fraction(10)) as writer:
+    with ClipWriter(tmp_path / "a.mp4", Fraction(10)) as writer:
         for place in (0, 2, 3, 7):
             writer.write(place, np.zeros((64, 96, 3), np.uint8))
     with av.open(str(tmp_path / "a.mp4")) as container:
