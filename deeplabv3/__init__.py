@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deeplabv3.config import ExportConfig as ExportConfig
     from deeplabv3.config import ImportConfig as ImportConfig
     from deeplabv3.config import InferenceConfig as InferenceConfig
+    from deeplabv3.config import LossConfig as LossConfig
     from deeplabv3.config import ModelConfig as ModelConfig
     from deeplabv3.config import Phase as Phase
     from deeplabv3.config import PredictConfig as PredictConfig
@@ -34,9 +35,11 @@ if TYPE_CHECKING:
     from deeplabv3.errors import CheckpointError as CheckpointError
     from deeplabv3.errors import DatasetError as DatasetError
     from deeplabv3.errors import DeepLabError as DeepLabError
+    from deeplabv3.errors import DeviceMemoryError as DeviceMemoryError
     from deeplabv3.errors import InputError as InputError
     from deeplabv3.errors import NonFiniteError as NonFiniteError
     from deeplabv3.errors import OutputError as OutputError
+    from deeplabv3.errors import ProcessError as ProcessError
     from deeplabv3.evaluation.evaluate import evaluate as evaluate
     from deeplabv3.evaluation.scores import Scores as Scores
     from deeplabv3.evaluation.submission import check_submission as check_submission
@@ -45,10 +48,12 @@ if TYPE_CHECKING:
     from deeplabv3.prediction.predictor import predict as predict
     from deeplabv3.prediction.predictor import predict_image as predict_image
     from deeplabv3.prediction.segmenter import DeepLabV3 as DeepLabV3
+    from deeplabv3.prediction.segmenter import Exported as Exported
     from deeplabv3.prediction.segmenter import Prediction as Prediction
     from deeplabv3.prediction.segmenter import load as load
     from deeplabv3.report.writing import write_report as write_report
     from deeplabv3.training.loop import train as train
+    from deeplabv3.training.stopping import Stopped as Stopped
 
 __version__ = "0.1.0"
 
@@ -58,21 +63,26 @@ _ROOMS = {
     "DatasetError": "errors",
     "DeepLabError": "errors",
     "DeepLabV3": "prediction.segmenter",
+    "DeviceMemoryError": "errors",
     "EvaluateConfig": "config",
     "ExportConfig": "config",
+    "Exported": "prediction.segmenter",
     "IGNORE_INDEX": "data.labels",
     "ImportConfig": "config",
     "InferenceConfig": "config",
     "InputError": "errors",
     "LabelSet": "data.labels",
+    "LossConfig": "config",
     "ModelConfig": "config",
     "NonFiniteError": "errors",
     "OutputError": "errors",
     "Phase": "config",
     "PredictConfig": "config",
     "Prediction": "prediction.segmenter",
+    "ProcessError": "errors",
     "ReportConfig": "config",
     "Scores": "evaluation.scores",
+    "Stopped": "training.stopping",
     "SubmitConfig": "config",
     "TrainConfig": "config",
     "check_submission": "evaluation.submission",

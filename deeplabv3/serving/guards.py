@@ -72,7 +72,19 @@ def read_token(config: ServeConfig) -> str | None:
 def bracketed(host: str) -> str:
     """An IP address as browsers write it into a URL."""
     address = ipaddress.ip_address(host)
+    address = getattr(address, "ipv4_mapped", None) or address  # what listens at :: sees ::ffff:192.0.2.1
     return f"[{address}]" if address.version == 6 else str(address)
+
+
+def reached_address(scope: Scope) -> str | None:
+    """The service's own address that a connection reached, as browsers write it; None where the server does not tell.
+
+    It is one of its names: what calls it by that was not led here by a name of a stranger's.
+    """
+    try:
+        return bracketed(scope["server"][0])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 class Guard:
@@ -120,7 +132,7 @@ class Guard:
             raise Refusal(431, HEADERS_TOO_LARGE)
         host = headers.get("host", "").lower()
         name = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
-        if name not in self._names:
+        if name not in self._names and name != reached_address(scope):
             raise Refusal(421, "the service has another name; call it by that, or start it with --names '[NAME]'")
         origin = headers.get("origin")
         if (origin is not None and urlsplit(origin).netloc.lower() != host) or (

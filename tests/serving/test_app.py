@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import socket
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from deeplabv3.config import ServeConfig
 from deeplabv3.errors import InputError
 from deeplabv3.serving.guards import HEADERS, bracketed, read_token
 from deeplabv3.serving.server import bound
-from tests.serving.conftest import form, picture, pixels_of, png
+from tests.serving.conftest import form, heard, picture, pixels_of, png
 
 IMAGE = png(picture())
 
@@ -134,7 +135,24 @@ def test_other_names_are_refused(served, host):
     assert reply.status == 421
 
 
-@pytest.mark.parametrize(("host", "wanted"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("FD00:0::1", "[fd00::1]")])
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.2", 200), ("127.0.0.3", 421), ("evil.example", 421)])
+def test_address_that_is_reached_is_served(serve, host, status):
+    """All addresses of the machine are listened at, and only the one that is called is a name."""
+    with serve("a" * 32, host="0.0.0.0") as served:
+        with socket.create_connection(("127.0.0.2", served.port), timeout=60) as connection:
+            connection.sendall(f"GET /health HTTP/1.1\r\nHost: {host}:{served.port}\r\n\r\n".encode())
+            assert heard(connection).status == status
+
+
+@pytest.mark.parametrize(
+    ("host", "wanted"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("::1", "[::1]"),
+        ("FD00:0::1", "[fd00::1]"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+    ],
+)
 def test_address_is_written_as_browsers_do(host, wanted):
     assert bracketed(host) == wanted
 
