@@ -53,7 +53,9 @@ _OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     "std::bad_alloc",
     "MPS backend out of memory",
+    "CUDA error: out of memory",  # of a device that others fill, and of page-locked memory
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
     "could not create a primitive",
     "could not execute a primitive",
 )

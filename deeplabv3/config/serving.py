@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,7 +64,7 @@ class ServeConfig:
         ok = 1 <= self.max_pixels <= MOST_PIXELS
         require(ok, "max_pixels", self.max_pixels, f"give 1 to {MOST_PIXELS}")
         for name in ("idle_seconds", "request_seconds"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "give a number above 0")
+            require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "give a finite number above 0")
 
     @property
     def is_local(self) -> bool:

@@ -178,8 +178,8 @@ class TrainConfig:
         require(ok, "scale_range", [low, high], f"give 0 < smallest <= largest <= {MAX_SCALE}, as in [0.5, 2.0]")
         require(0 < self.cat_max_ratio <= 1, "cat_max_ratio", self.cat_max_ratio, "give above 0 and at most 1")
         require(0 <= self.class_sampling <= 1, "class_sampling", self.class_sampling, "give 0 to 1")
-        ok = self.worker_timeout_seconds > 0
-        require(ok, "worker_timeout_seconds", self.worker_timeout_seconds, "give above 0")
+        ok = 0 < self.worker_timeout_seconds < math.inf
+        require(ok, "worker_timeout_seconds", self.worker_timeout_seconds, "give a finite number above 0")
         if self.batch_size != "auto":
             require(self.batch_size >= 1, "batch_size", self.batch_size, "give at least 1, or auto")
         for name in ("accumulation", "eval_batch_size", "eval_interval", "save_checkpoint_index"):
@@ -191,6 +191,13 @@ class TrainConfig:
         ok = "{epoch}" in bare and not set("{}/\\") & set(bare.replace("{epoch}", ""))
         allowed = "it needs {epoch}, may have {lr} and {wd}, and is no path"
         require(ok, "checkpoint_name", self.checkpoint_name, allowed)
+
+    @property
+    def asked_model(self) -> ModelConfig:
+        """The network as it has to be asked for: of one that comes with `weights`, the dropout alone."""
+        if self.weights is None:
+            return self.model
+        return ModelConfig(dropout=self.model.dropout, num_classes=self.model.num_classes)
 
     @property
     def step_images(self) -> int:

@@ -10,7 +10,7 @@ or a packed data set (see `packed`), whose frames have the paths that they would
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def find_images(data_dir: Path, split: str) -> list[Path]:
     root = data_dir / IMAGES / split
     if not root.is_dir():
         raise DatasetError(f"there is no folder {root}; {_expected(split)}")
-    images = sorted(path for path in root.glob("*/*") if _is_image(path))
+    images = sorted(path for path in _in_cities(root, "*") if _is_image(path))
     if not images:
         raise DatasetError(f"0 images in {root}; {_expected(split)}")
     return images
@@ -127,10 +127,7 @@ def find_labels(data_dir: Path, split: str) -> list[Sample]:
     root = data_dir / LABELS / split
     endings = [f"_{LABELS}_{kind}.png" for kind in ("labelIds", "labelTrainIds")]
     stems = {
-        path.parent / path.name.removesuffix(ending)
-        for ending in endings
-        for path in root.glob(f"*/*{ending}")
-        if not path.name.startswith(".")
+        path.parent / path.name.removesuffix(ending) for ending in endings for path in _in_cities(root, f"*{ending}")
     }
     if not stems:
         wanted = f"{LABELS}/{split}/<city>/<name>_{LABELS}_labelIds.png"
@@ -208,8 +205,15 @@ def _sample(image_path: Path, label_root: Path) -> Sample | None:
     return None
 
 
+def _in_cities(root: Path, pattern: str) -> Iterator[Path]:
+    """Files of the cities of a split, but for hidden ones and those of hidden folders, which the check leaves alone."""
+    for path in root.glob(f"*/{pattern}"):
+        if not path.name.startswith(".") and not path.parent.name.startswith("."):
+            yield path
+
+
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.stem.endswith(f"_{IMAGES}") and not path.name.startswith(".")
+    return path.suffix.lower() in SUFFIXES and path.stem.endswith(f"_{IMAGES}")
 
 
 def _expected(split: str) -> str:

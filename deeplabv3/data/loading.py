@@ -22,6 +22,7 @@ from deeplabv3.data.photometric import Matrix, draw_color
 from deeplabv3.data.sampling import ClassPixels, Key, batch_keys, num_batches, own_parts, part_size
 from deeplabv3.data.transforms import augment
 from deeplabv3.data.workers import Note, num_prefetched, read_by_workers
+from deeplabv3.distributed import ending_together
 
 _AUGMENTATION = 1  # which stream of random numbers a seed starts
 
@@ -124,6 +125,7 @@ class ItemReader(Generic[Item, Result]):
         return str(self.name(self.items[place]))
 
 
+@ending_together()
 def train_batches(
     samples: Sequence[Sample],
     label_set: LabelSet,
@@ -146,7 +148,8 @@ def train_batches(
 
     Raises:
         DatasetError: A sample cannot be read, or a process that reads dies or stands still.
-        InputError: There are fewer samples than a batch takes.
+        InputError: There are fewer samples than a batch takes, or the shared memory of a process is too small; in all
+            processes.
     """
     num_batches(len(samples), config)
     batches = chain.from_iterable(batch_keys(len(samples), config, epoch, class_pixels) for epoch in epochs)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -153,7 +153,13 @@ def _in_processes(
         yield from map(write, names)
         return
     with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(write, names, chunksize=4)
+        try:
+            yield from pool.map(write, names, chunksize=4)
+        except BrokenExecutor as error:
+            raise InputError(
+                "a process that draws was killed, as the system does where memory runs out; remove what is written, "
+                "and end other programs or draw smaller scenes"
+            ) from error
 
 
 def _check(root: Path, counts: tuple[int, int, int], height: int, width: int, seed: int) -> None:

@@ -67,7 +67,7 @@ class WatchedDataset(Dataset[object]):
         except InputError as error:
             item = error
         except MemoryError:
-            (name,) = {self.being_read()[os.getpid()]}
+            name = self.being_read().get(os.getpid(), "a batch")  # its memory comes before its first image
             item = DatasetError(f"the memory ran out while {name} was read; give fewer --num-workers")
         self._note(-1)
         return item

@@ -13,6 +13,7 @@ from deeplabv3.config import RESNETS, InferenceConfig, ModelConfig
 from deeplabv3.errors import InputError
 from deeplabv3.model.aspp import ASPP, ConvBNReLU
 from deeplabv3.model.decoder import Decoder
+from deeplabv3.model.device import choose_device
 from deeplabv3.model.mobilenet import MobileNetV3
 from deeplabv3.model.resnet import Features, ResNet
 
@@ -137,14 +138,14 @@ class DeepLabV3(nn.Module):
         """Refuse what this network is not made ready for.
 
         Raises:
-            InputError: It runs at another output stride, or is on another device.
+            InputError: It runs at another output stride, or is on another device; or there is no such device.
         """
         stride, ours = inference.output_stride, self.config.output_stride
         if stride not in (None, ours):
             raise InputError(
                 f"output_stride is {stride} and the network runs at {ours}; call set_output_stride({stride})"
             )
-        if inference.device != "auto" and torch.device(inference.device).type != self.device.type:
+        if inference.device != "auto" and choose_device(inference.device) != self.device:
             raise InputError(f"device is {inference.device!r} and the network is on {self.device}; move it there first")
 
     @property

@@ -15,7 +15,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the first of CUDA, MPS and CPU that is there.
+    """The device of that name; "auto" is the first of CUDA, MPS and CPU that is there. One of CUDA has its number.
 
     Raises:
         InputError: The name is unknown or the device is not there.
@@ -25,8 +25,9 @@ def choose_device(name: str) -> torch.device:
         there.insert(0, "mps")
     if torch.cuda.is_available():
         there = ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count())), *there]
-    if name in ("auto", "cuda") and there[0] == "cuda" and num_processes() > 1:
-        return torch.device(f"cuda:{local_rank() % torch.cuda.device_count()}")  # each process has its own
+    if name in ("auto", "cuda") and there[0] == "cuda":
+        shared_out = local_rank() % torch.cuda.device_count()  # each of several processes has its own
+        return torch.device("cuda", shared_out if num_processes() > 1 else torch.cuda.current_device())
     if name == "auto":
         return torch.device(there[0])
     if name not in there:

@@ -181,10 +181,19 @@ def _open_onnx(content: bytes) -> tuple[Run, str, int]:
     (pixels,), (output,) = session.get_inputs(), session.get_outputs()
 
     def run(image: Tensor) -> Tensor:
-        found = session.run([output.name], {pixels.name: np.ascontiguousarray(image.numpy())})[0]
+        try:
+            found = session.run([output.name], {pixels.name: np.ascontiguousarray(image.numpy())})[0]
+        except Exception as error:  # ONNX Runtime's are of kinds that are none of Python's
+            reason = printable(error, most=200)
+            if any(text in str(error) for text in _ONNX_OUT_OF_MEMORY):
+                raise MemoryError(reason) from error
+            raise CheckpointError(f"ONNX Runtime fails at an image ({reason}); export the file again") from error
         return torch.from_numpy(found)
 
     return run, session.get_modelmeta().custom_metadata_map[RECORD_KEY], 1
+
+
+_ONNX_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory")
 
 
 def _open_program(content: bytes) -> tuple[Run, str, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from deeplabv3.config import ModelConfig, TrainConfig
+from deeplabv3.config import TrainConfig
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.frames import label_set_of as label_set_of_data
 from deeplabv3.data.labels import LabelSet
@@ -33,7 +33,7 @@ from deeplabv3.records import to_record
 from deeplabv3.training.events import require_tensorboard
 from deeplabv3.training.fitting import largest_batch
 from deeplabv3.training.frames import sound_frames
-from deeplabv3.training.position import position_of
+from deeplabv3.training.position import Position, position_of
 from deeplabv3.training.state import RunPaths, changes, config_of, describe_epoch
 
 CLASSIFIERS = ("classifier.", "auxiliary_head.2.")
@@ -143,8 +143,8 @@ def completed(
     workers = default_num_workers(device.type) if config.num_workers is None else config.num_workers
     model = config.model
     if config.weights is not None:
-        default = ModelConfig(dropout=model.dropout, num_classes=model.num_classes)
-        described = [name for name, value in to_record(model).items() if value != to_record(default)[name]]
+        asked = to_record(config.asked_model)
+        described = [name for name, value in to_record(model).items() if value != asked[name]]
         if described:
             raise InputError(
                 f"{described[0]} is given, but the network is that of --weights {config.weights}; leave it out, or "
@@ -228,6 +228,12 @@ def _fitting(
     if position.batch > paths.steps_per_epoch:
         seen = f"{position.batch} batches in an epoch of {paths.steps_per_epoch}"
         raise CheckpointError(f"{paths.last} has a record of {seen}; use another file")
+    last_step, next_step = position.last_step, (position.epoch + 1) * paths.steps_per_epoch
+    if next_step <= last_step:
+        raise InputError(
+            f"{paths.last} was saved after step {last_step}, and with {epoch_content} its next epoch would end at step "
+            f"{next_step}; keep the batch size and the images, or begin a new run with --weights {paths.last}"
+        )
     changed = changes(config_of(checkpoint), config)
     if before != epoch_content:
         changed = ", ".join(filter(None, [f"an epoch of {before} -> {epoch_content}", changed]))
@@ -240,6 +246,15 @@ def _fitting(
             "same samples, but not to the same last digits"
         )
     return checkpoint
+
+
+def reopened(position: Position, run: Run, total_steps: int) -> Position:
+    """Where to go on: within the last epoch, where phases that ended there cut it short and go on now."""
+    assert run.start is not None
+    begun = (position.epoch - 1) * run.steps_per_epoch
+    was_cut = position.epoch > 0 and begun < position.last_step < min(begun + run.steps_per_epoch, total_steps)
+    is_same = run.start.record.get("epoch_content") == run.epoch_content
+    return position.reopened(position.last_step - begun) if was_cut and is_same and not position.batch else position
 
 
 def _tell(note: str) -> None:

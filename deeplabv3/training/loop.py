@@ -22,7 +22,7 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.progress import Progress
 from deeplabv3.report.curves import History
 from deeplabv3.report.tables import percent
-from deeplabv3.training.beginning import Run, load_initial_weights, set_up
+from deeplabv3.training.beginning import Run, load_initial_weights, reopened, set_up
 from deeplabv3.training.endings import telling_how_to_go_on
 from deeplabv3.training.events import Events
 from deeplabv3.training.learner import Learner, enter_phase, make_learner, set_training
@@ -69,7 +69,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     learner = make_learner(model, config, run.device)
 
     # 3. Resume.
-    position = Position() if run.start is None else restore(run.start, learner)
+    position = Position() if run.start is None else reopened(restore(run.start, learner), run, total_steps)
     last_done = position.epoch * steps_per_epoch + max(0, position.batch - 1)  # its epoch may have to be validated yet
     phase = phase_at(last_done, phases, steps_per_epoch)
     enter_phase(learner, phases[phase], config)

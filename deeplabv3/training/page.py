@@ -48,7 +48,7 @@ def write_run_page(folder: Path, model: DeepLabV3, scores: Scores, history: Hist
     """
     config = run.config
     # What follows from the data set, the machine or a resumption is not typed, and a new run needs a new folder.
-    model_config = replace(config.model, num_classes=ModelConfig().num_classes)
+    model_config = replace(config.asked_model, num_classes=ModelConfig().num_classes)
     typed = replace(
         config,
         model=model_config,

@@ -53,6 +53,11 @@ class Position:
         return int(self.history[-1].get("num_overflowed") or 0) if self.history else 0
 
     @property
+    def last_step(self) -> int:
+        """The step that the last finished epoch ended at; 0 before the first."""
+        return int(self.history[-1]["step"]) if self.history else 0
+
+    @property
     def best_so_far(self) -> float:
         """The best validation mIoU, below all that there are before the first."""
         return -1.0 if self.best_miou is None else self.best_miou
@@ -73,6 +78,21 @@ class Position:
             num_overflowed=self.num_overflowed,
             best_miou=self.best_miou,
             history=[*self.history, entry],
+        )
+
+    def reopened(self, batch: int) -> Position:
+        """Within the last finished epoch, behind its first `batch` batches."""
+        *before, entry = self.history
+        num_skipped = int(entry.get("num_skipped") or 0)
+        return Position(
+            self.epoch - 1,
+            batch,
+            entry["train_loss"] * max(0, batch - num_skipped),
+            num_skipped,
+            self.overflows_in_a_row,
+            self.num_overflowed,
+            self.best_miou,
+            before,
         )
 
 

@@ -146,6 +146,8 @@ def config_yaml(config: TrainConfig) -> str:
 
     # What another folder, data set or machine decides.
     left_out = {*PLACES, "num_classes", "num_workers", "worker_timeout_seconds", "resume"}
+    if config.weights is not None:  # they bring the rest of the network
+        left_out |= to_record(config.model).keys() - {"dropout"}
     values = {name: value for name, value in to_record(config).items() if name not in left_out}
     command = shlex.join(
         ["deeplabv3", "train", str(config.data_dir), "NEW_RUN", "--config", str(RunPaths(config).config)]

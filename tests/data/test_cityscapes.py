@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplabv3.data.cityscapes import find_samples
+from deeplabv3.data.cityscapes import find_labels, find_samples
 from deeplabv3.data.frames import read_sample
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.errors import DatasetError
@@ -24,6 +24,16 @@ def test_frame_is_read(tmp_path):
     image, label = read_sample(find_samples(tmp_path, "train")[0], CITYSCAPES)
     assert image.shape == (4, 6, 3)
     assert (label == 0).all()
+
+
+def test_hidden_folders_are_no_cities(tmp_path):
+    """The check leaves them alone, so nothing else may read them."""
+    for name in ("a_000000_000001", ".old_000000_000001", "b_000000_000001"):
+        write_frame(tmp_path, name, IMAGE, LABEL)
+    for kind in ("leftImg8bit", "gtFine"):
+        (tmp_path / kind / "train/b").rename(tmp_path / kind / "train/.b")
+    assert [sample.name for sample in find_samples(tmp_path, "train")] == ["a_000000_000001"]
+    assert [sample.name for sample in find_labels(tmp_path, "train")] == ["a_000000_000001"]
 
 
 def test_jpeg_images_are_found(tmp_path):

@@ -1,6 +1,8 @@
 """Synthetic streets: deterministic, annotated as Cityscapes is, and not solved by colour."""
 
 import json
+import os
+import signal
 import warnings
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deeplabv3.data import streets
 from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX
 from deeplabv3.data.streets import Scene, draw_scene, write_streets
 from deeplabv3.errors import InputError
@@ -164,6 +167,15 @@ def test_a_data_set_is_never_overwritten(tmp_path: Path, folder: str) -> None:
     with pytest.raises(InputError, match="already holds a data set"):
         write_streets(tmp_path, num_train=1, num_val=1, height=32, width=64)
     assert contents(tmp_path) == {f"{folder}/precious.txt": b"mine"}
+
+
+def _killed(_: tuple[int, int]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_drawing_process_that_is_killed_is_told() -> None:
+    with pytest.raises(InputError, match="a process that draws was killed, as the system does where memory runs out"):
+        list(streets._in_processes(_killed, [(0, index) for index in range(100)], 2))
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -61,6 +61,15 @@ def test_memory_that_runs_out_is_told_with_what_was_read(num_workers):
         list(read_by_workers(Source(fail), [0], num_workers))
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_memory_that_runs_out_before_anything_is_read_is_told(num_workers):
+    def fail():
+        raise MemoryError
+
+    with pytest.raises(DatasetError, match="^the memory ran out while a batch was read; give fewer --num-workers$"):
+        list(read_by_workers(Source(fail, is_noted=False), [0], num_workers))
+
+
 def setting():
     return torch.get_num_threads(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 

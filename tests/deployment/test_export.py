@@ -149,6 +149,28 @@ def test_file_is_a_model_in_python(checkpoint, labels_onnx, probabilities_pt2, r
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("reason", "raised", "message"),
+    [
+        ("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : ... std::bad_alloc", MemoryError, "bad_alloc"),
+        ("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got: 3", CheckpointError, "fails at an image .*Got: 3.; export"),
+    ],
+)
+def test_what_onnx_runtime_raises_is_told(labels_onnx, monkeypatch, reason, raised, message):
+    """Its errors are no kinds of Python's."""
+    import onnxruntime
+
+    class Strange(Exception):
+        pass
+
+    def fail(*_):
+        raise Strange(reason)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", fail)
+    with pytest.raises(raised, match=message):
+        deeplabv3.load(labels_onnx).predict(np.zeros((64, 64, 3), np.uint8))
+
+
 def test_report_of_a_file(labels_onnx, streets, tmp_path):
     words = ["report", streets, "--model", labels_onnx, "--report-dir", tmp_path / "r", "--num-worst", 1]
     assert main([str(word) for word in words]) == 0

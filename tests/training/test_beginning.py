@@ -1,10 +1,15 @@
 """A run that begins with the weights of a whole network."""
 
+import html
+import re
+import shlex
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
+from deeplabv3.cli import parse
 from deeplabv3.config import ModelConfig
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.model.checkpoint import read_checkpoint, write_checkpoint
@@ -81,6 +86,17 @@ def test_auxiliary_head_of_the_file_is_trained_along(config, tmp_path):
 def test_description_of_the_network_is_refused(config):
     with pytest.raises(InputError, match="backbone is given, but the network is that of --weights .*; leave it out"):
         train(replace(config, model=ModelConfig(backbone="resnet50")))
+
+
+def test_run_that_began_so_is_repeated_by_its_commands(config):
+    train(replace(config, report=True))
+    first, _, _ = (config.run_dir / "config.yaml").read_text().partition("\n")
+    page = html.unescape((config.run_dir / "report" / "index.html").read_text())
+    for command in (first.removeprefix("# to repeat this run: "), re.search("deeplabv3 train .*NEW_RUN[^<]*", page)[0]):
+        again = parse("train", shlex.split(command)[2:])
+        assert (again.weights, again.asked_model) == (config.weights, config.model)
+        assert len(train(replace(again, run_dir=config.run_dir.with_name("again"), report=False))) == 1
+        shutil.rmtree(config.run_dir.with_name("again"))
 
 
 def test_checkpoint_without_a_record_of_its_model(config, tmp_path):

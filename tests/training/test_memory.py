@@ -80,6 +80,14 @@ def test_short_memory_in_a_validation_ends_the_run_saved(whole_run, tmp_path, mo
     assert final_state(config) == final_state(whole_run[0])
 
 
+@pytest.mark.parametrize(
+    "text", ["CUDA error: out of memory\nCUDA kernel errors might be ...", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"]
+)
+def test_texts_of_an_accelerator_that_others_fill_are_known(text):
+    """As torch's source has them."""
+    assert is_out_of_memory(RuntimeError(text))
+
+
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("could not create a primitive")])
 def test_other_errors_are_not_taken_for_short_memory(train_config, monkeypatch, error):
     assert not is_out_of_memory(error)

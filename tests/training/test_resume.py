@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from deeplabv3.config import Phase
 from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.errors import CheckpointError, DatasetError, InputError
+from deeplabv3.model.checkpoint import digest, read_checkpoint
 from deeplabv3.training import loop, validation
 from deeplabv3.training.loop import train
 from deeplabv3.training.state import RunPaths, write_history
@@ -103,6 +105,31 @@ def test_resume_within_another_epoch_is_refused(whole_run, tmp_path, stop_at):
         InputError, match="within an epoch of 2 steps of 3 from 6 images .* and cannot go on in one of 3 steps of 2"
     ):
         train(replace(config, resume=True, batch_size=2))
+
+
+def test_longer_phases_go_on_within_the_epoch_that_was_cut_short(train_config):
+    """Epochs have two steps; without a decay of the rate, the longer run is known from its beginning."""
+    config = replace(train_config, phases=(Phase(steps=5, learning_rate=0.01),), poly_power=0.0)
+    whole = replace(config, run_dir=config.run_dir.with_name("whole"))
+    train(replace(config, phases=(Phase(steps=3, learning_rate=0.01),)))
+    history, wanted = train(replace(config, resume=True)), train(whole)
+    assert [entry["step"] for entry in history] == [entry["step"] for entry in wanted] == [2, 4, 5]
+    assert [entry["train_loss"] for entry in history] == pytest.approx([entry["train_loss"] for entry in wanted])
+    ours, theirs = (read_checkpoint(RunPaths(run).last) for run in (config, whole))
+    assert digest(ours.tensors, "") == digest(theirs.tensors, "")
+
+
+def test_schedule_does_not_go_back(train_config):
+    train(replace(train_config, batch_size=2, phases=(Phase(epochs=2, learning_rate=0.01),)))
+    longer = replace(train_config, batch_size=6, phases=(Phase(epochs=4, learning_rate=0.01),), resume=True)
+    last = RunPaths(train_config).last
+    before = last.read_bytes()
+    with pytest.raises(
+        InputError,
+        match="was saved after step 6, and with 1 steps of 6 from 6 images .* its next epoch would end at step 3; keep",
+    ):
+        train(longer)
+    assert last.read_bytes() == before
 
 
 def test_resume_with_other_images_says_so(whole_run, tmp_path, capsys):
