@@ -179,7 +179,7 @@ def run_evaluate(config: EvaluateConfig) -> None:
     """Score, and print the table."""
     from deeplabv3.evaluation.evaluate import evaluate
 
-    print_scores(evaluate(config))
+    evaluate(config, print_scores)
 
 
 def print_scores(scores: Scores) -> None:
@@ -191,11 +191,11 @@ def print_scores(scores: Scores) -> None:
 
 
 def run_report(config: ReportConfig) -> None:
-    """Score, write the page, print the table, and say where the page is."""
+    """Score, print the table, write the page, and say where it is."""
     from deeplabv3.report.page import PAGE
     from deeplabv3.report.writing import write_report
 
-    print_scores(write_report(config))
+    write_report(config, print_scores)
     if is_first():
         print(f"look at {config.report_dir / PAGE}")
 

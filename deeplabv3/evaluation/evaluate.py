@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,21 +26,26 @@ from deeplabv3.data.workers import default_num_workers
 from deeplabv3.distributed import ending_together, is_first, process_group, share_of
 from deeplabv3.evaluation.confusion import no_counts
 from deeplabv3.evaluation.frames import combined, count_frame, why_no_iiou_of
-from deeplabv3.evaluation.predictions import prediction_files, read_prediction, score_files
+from deeplabv3.evaluation.predictions import prediction_files, read_prediction_file, score_files
 from deeplabv3.evaluation.scores import Scores
 from deeplabv3.files import refuse_to_overwrite, require_writable, write_whole
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import autocast
 from deeplabv3.model.exported import ExportedModel
 from deeplabv3.model.load import load_for_inference
-from deeplabv3.prediction.predictor import WHOLE_FRAME, Model, Results, predict_batch, predict_image
+from deeplabv3.prediction.predictor import WHOLE_FRAME, Model, predict_batch, predict_image
+from deeplabv3.prediction.results import Results
 from deeplabv3.prediction.sources import result_stems
 from deeplabv3.prediction.upsampling import upsampled_argmax, upsampled_loss
 from deeplabv3.progress import Progress
 
 
-def evaluate(config: EvaluateConfig) -> Scores:
+def evaluate(config: EvaluateConfig, scored: Callable[[Scores], None] = lambda _: None) -> Scores:
     """Score a checkpoint or the files of another program; under torchrun the processes share the frames.
+
+    Args:
+        config: What is scored, and how.
+        scored: Called with the scores before they are written, so that a full disk does not cost them.
 
     Returns:
         The scores of the whole split, the same in every process.
@@ -75,6 +80,7 @@ def evaluate(config: EvaluateConfig) -> Scores:
                 results_dir=config.results_dir,
                 with_instances=True,
             )
+    scored(scores)
     if config.out is not None and is_first():
         write_whole(config.out, json.dumps(scores.to_json(), indent=2) + "\n")
     return scores
@@ -159,9 +165,7 @@ def predictions_of(config: EvaluateConfig, samples: Sequence[Sample]) -> tuple[I
         label_set = label_set_of(config.data_dir, config.labels)
         files = prediction_files(config.predictions, samples)
         paths = [(sample, files[sample.name][0]) for sample in samples]
-        return (
-            read_prediction(path.read_bytes(), path, size_of(sample), label_set) for sample, path in paths
-        ), label_set
+        return (read_prediction_file(path, size_of(sample), label_set) for sample, path in paths), label_set
     assert config.model is not None
     model, label_set = load_for_inference(config.model, config.inference)
     images = (read_image_of(sample) for sample in samples)

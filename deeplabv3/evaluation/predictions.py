@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from deeplabv3.config.checks import MAX_PIXELS
 from deeplabv3.cores import num_cores
 from deeplabv3.data.cityscapes import Sample
+from deeplabv3.data.decoding import content_of, one_error
 from deeplabv3.data.frames import read_labels
 from deeplabv3.data.images import Pixels, known_values, ranges, read_label_values, require_one_size
 from deeplabv3.data.labels import UNKNOWN, LabelSet
@@ -95,6 +97,13 @@ def read_prediction(content: bytes, path: Path, size: tuple[int, ...], label_set
     return values
 
 
+def read_prediction_file(path: Path, size: tuple[int, ...], label_set: LabelSet) -> Pixels:
+    """`read_prediction` of a file, whose size is looked at before it is read."""
+    with one_error(path):
+        content = content_of(path, MAX_PIXELS)
+    return read_prediction(content, path, size, label_set)
+
+
 def prediction_files(folder: Path, samples: Iterable[Sample]) -> dict[str, list[Path]]:
     """The predictions of each frame in a folder, which is searched through.
 
@@ -157,9 +166,7 @@ def _count_file(item: tuple[Sample, Path], label_set: LabelSet, instances: bool)
     sample, path = item
     labelled = read_labels(sample, label_set, instances=instances)
     try:
-        prediction_ids = read_prediction(path.read_bytes(), path, labelled.label_ids.shape, label_set)
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror}"
+        prediction_ids = read_prediction_file(path, labelled.label_ids.shape, label_set)
     except DatasetError as error:
         return str(error)
     return count_frame(labelled, prediction_ids, label_set)

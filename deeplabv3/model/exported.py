@@ -17,7 +17,7 @@ from torch import Tensor
 
 from deeplabv3.config import EXPORT_SUFFIXES, InferenceConfig, ModelConfig
 from deeplabv3.data.labels import LabelSet
-from deeplabv3.errors import CheckpointError, InputError, printable
+from deeplabv3.errors import CheckpointError, DatasetError, InputError, printable
 from deeplabv3.model.programs import load_program
 from deeplabv3.model.sealed import RECORD_KEY, read_sealed
 from deeplabv3.records import from_record
@@ -85,7 +85,7 @@ class ExportedModel:
         """Pixels, uint8 `(N, 3, H, W)`, to trainIds, uint8 `(N, H, W)`.
 
         Raises:
-            InputError: The pixels are of a size that the file does not take.
+            DatasetError: The pixels are of a size that the file does not take.
         """
         output = self._output(image)  # (N, H, W) or (N, K, H, W)
         return output if self.output == "labels" else output.argmax(1).to(torch.uint8)
@@ -94,7 +94,8 @@ class ExportedModel:
         """Pixels of 0..255, uint8 or to be rounded, `(N, 3, H, W)`, to float32 `(N, K, H, W)`.
 
         Raises:
-            InputError: The pixels are of a size that the file does not take, or it puts out labels.
+            DatasetError: The pixels are of a size that the file does not take.
+            InputError: It puts out labels.
         """
         if self.output == "labels":
             raise InputError(f"{self.name} puts out labels; export it again with --output probabilities")
@@ -105,7 +106,7 @@ class ExportedModel:
             image = image.round().clamp(0, 255).to(torch.uint8)
         height, width = image.shape[-2:]
         if min(height, width) < self.least_side:
-            raise InputError(
+            raise DatasetError(
                 f"an image of {height}x{width} pixels is too small for {self.name}, which takes {self.least_side}x"
                 f"{self.least_side} and more; use its checkpoint, or an .onnx file"
             )

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from deeplabv3.data.images import Pixels
-from deeplabv3.errors import DatasetError, InputError
+from deeplabv3.errors import DatasetError, InputError, OutputError, printable
 from deeplabv3.files import open_growing, open_whole
 from deeplabv3.prediction.render import BACKGROUND
 
@@ -79,7 +79,7 @@ class Clip:
             Place, growing from 0, and RGB uint8 `(H, W, 3)`, upright. Where the source is damaged, those before, and
             `damage` is set.
         """
-        size, place, first = None, -1, None
+        size, place, first, last = None, -1, None, 0.0
         unreadable = _av().FFmpegError  # here, because nothing can be imported while the interpreter ends
         try:
             for frame in self._container.decode(self._stream):
@@ -89,9 +89,10 @@ class Clip:
                     self.damage = "the next one has another size"
                     return
                 place += 1
-                if self._is_camera and frame.time is not None:
+                if frame.time is not None:
                     first = frame.time if first is None else first
-                    place = max(place, round((frame.time - first) * self.rate))
+                    last = frame.time - first
+                    place = max(place, round(last * self.rate)) if self._is_camera else place
                 self.num_read += 1
                 yield place, pixels
                 if self._is_camera and self._stopped.is_set():
@@ -99,7 +100,9 @@ class Clip:
         except unreadable as error:
             self.damage = None if self._stopped.is_set() else error.strerror
             return
-        if self.num_frames and self.num_read < self.num_frames:
+        # A clip that was trimmed announces frames that are not to be shown, and the time without them.
+        seconds = float((self._stream.duration or 0) * (self._stream.time_base or 0))
+        if self.num_frames and self.num_read < self.num_frames and last + float(2 / self.rate) < seconds:
             self.damage = f"{self.num_frames} are announced"
 
 
@@ -135,7 +138,7 @@ def _container(source: Path | Live, stopped: threading.Event) -> Any:
     av = _av()
     try:
         if isinstance(source, Path):
-            return av.open(str(source))
+            return av.open(f"file:{source}")  # a name with a colon is no protocol
         if source.camera is None:
             return av.open(_StandardInput(stopped))
         address, device = _address(source.camera)
@@ -216,7 +219,8 @@ class ClipWriter:
             self._file = self._begin(*picture.shape[:2])
         frame = _av().VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         frame.pts, frame.time_base = place, 1 / self._rate
-        self._container.mux(self._stream.encode(frame))
+        with self._one_error(*picture.shape[:2]):
+            self._container.mux(self._stream.encode(frame))
         if self._is_live:
             self._file.flush()
 
@@ -224,11 +228,25 @@ class ClipWriter:
         file = self._output.enter_context((open_growing if self._is_live else open_whole)(self._path))
         self._container = _av().open(file, "w", format="mp4", options=_PLAYABLE_SO_FAR if self._is_live else {})
         held = {"rc-lookahead": "5"} if self._is_live else {}  # frames; 40 are 20 s of a network of 2 a second
-        self._stream = self._container.add_stream("libx264", rate=self._rate, options={"crf": "18", **held})
+        with self._one_error(height, width):
+            self._stream = self._container.add_stream("libx264", rate=self._rate, options={"crf": "18", **held})
         self._stream.height, self._stream.width = height, width
         self._stream.pix_fmt = "yuv420p"
         self._output.push(self._end)
         return file
+
+    @contextmanager
+    def _one_error(self, height: int, width: int) -> Iterator[None]:
+        """Turn what the encoder refuses into an `OutputError`; what the system refuses stays an OSError."""
+        try:
+            yield
+        except OSError:
+            raise
+        except (_av().FFmpegError, ValueError) as error:  # the latter of an FFmpeg that was built without it
+            raise OutputError(
+                f"{self._path} cannot be written: H.264 cannot be made of frames of {height}x{width} "
+                f"({printable(error)}); it takes up to 16384 pixels a side, and PyAV as pip installs it"
+            ) from error
 
     def _end(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind and not self._is_live:

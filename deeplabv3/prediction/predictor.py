@@ -16,7 +16,6 @@ from torch import Tensor
 from deeplabv3.config import InferenceConfig, PredictConfig
 from deeplabv3.data.findings import Unsound
 from deeplabv3.data.images import Pixels, read_image
-from deeplabv3.data.labels import LabelSet
 from deeplabv3.distributed import ending_together, gather, process_group, share_of
 from deeplabv3.errors import DatasetError
 from deeplabv3.files import refuse_to_overwrite, require_writable
@@ -25,7 +24,7 @@ from deeplabv3.model.device import autocast, choose_device
 from deeplabv3.model.exported import ExportedModel
 from deeplabv3.model.load import load_for_inference
 from deeplabv3.prediction.clips import Live
-from deeplabv3.prediction.render import colorize, overlay, save_picture, with_legend
+from deeplabv3.prediction.results import KINDS, VIDEO_RESULT, Results, VideoResult
 from deeplabv3.prediction.sources import find_images, find_videos, result_stems
 from deeplabv3.prediction.upsampling import upsampled_argmax
 from deeplabv3.prediction.video import predict_video
@@ -33,13 +32,6 @@ from deeplabv3.progress import track
 
 Model = DeepLabV3 | ExportedModel
 """What predicts: a network in evaluation mode, or an exported file."""
-
-KINDS = ("labelIds", "color", "overlay")
-"""The folders of the results."""
-
-VIDEO_RESULT = "_overlay.mp4"
-"""What a video's result is called behind the video's name."""
-
 
 WHOLE_FRAME = InferenceConfig()
 """One look at the whole frame, at the output stride of training."""
@@ -243,11 +235,10 @@ def predict(config: PredictConfig) -> list[Path]:
                         predict_video(source, result.overlay, segment, label_set, config)
                         continue
                     assert isinstance(source, Path)
-                    image = read_image(source, max_pixels=config.max_pixels)
+                    image, prediction = _segmented(model, source, config)
                 except DatasetError as error:  # one broken file must not cost the others their results
                     broken.append(_with_way_out(error))
                     continue
-                prediction = predict_image(model, image, config.inference)
                 result.write(image, prediction, label_set, opacity=config.opacity, legend=config.legend)
         broken = [error for errors in gather([broken]) for error in errors]
     if broken and len(jobs) == 1:
@@ -255,6 +246,19 @@ def predict(config: PredictConfig) -> list[Path]:
     if broken:
         raise DatasetError(f"{broken[0]} ({len(broken)} of {len(jobs)} files are broken; the others are written)")
     return [result.overlay for _, result in jobs]
+
+
+def _segmented(model: Model, path: Path, config: PredictConfig) -> tuple[Pixels, Pixels]:
+    """An image, RGB uint8 `(H, W, 3)`, and its trainIds, uint8 `(H, W)`.
+
+    Raises:
+        DatasetError: The file is broken, or too small for an exported model.
+    """
+    image = read_image(path, max_pixels=config.max_pixels)
+    try:
+        return image, predict_image(model, image, config.inference)
+    except DatasetError as error:
+        raise DatasetError(f"{path} cannot be segmented: {error}") from error
 
 
 def _with_way_out(error: DatasetError) -> DatasetError:
@@ -265,81 +269,14 @@ def _with_way_out(error: DatasetError) -> DatasetError:
 
 def _jobs(config: PredictConfig) -> list[tuple[Path | Live, Results | VideoResult]]:
     """Every source with its results, of which none is there unless that is wanted."""
-    videos, others = find_videos(config.inputs)
+    videos, others = find_videos(config.inputs, leave_out=(config.out, VIDEO_RESULT))
     images = find_images(others, leave_out=[config.out / kind for kind in KINDS])
     results: list[Results | VideoResult] = [Results(config.out, stem) for stem in result_stems(images)]
     names = [Path(video.name) if isinstance(video, Live) else video for video in videos]
     results += [VideoResult(config.out, stem) for stem in result_stems(names, VIDEO_RESULT)]
     require_writable(config.out)
-    if not (config.overwrite or config.resume):
-        refuse_to_overwrite(path for result in results for path in result.paths)
-    return list(zip([*images, *videos], results, strict=True))
-
-
-class VideoResult:
-    """The one file of a video.
-
-    Args:
-        folder: Holds it.
-        stem: Name of the video without ending, or of what is live.
-    """
-
-    def __init__(self, folder: Path, stem: str) -> None:
-        self.overlay = folder / f"{stem}{VIDEO_RESULT}"
-        self.paths = (self.overlay,)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether it is there; it gets its name last."""
-        return self.overlay.is_file()
-
-
-class Results:
-    """The three files of an image, each kind in a folder of its own.
-
-    cityscapesScripts take every PNG of a frame's name for a prediction, so `labelIds` can be handed to them as it is.
-
-    Args:
-        folder: Holds the three folders.
-        stem: Name of the files without ending.
-    """
-
-    def __init__(self, folder: Path, stem: str) -> None:
-        self.label_ids, self.color, self.overlay = (folder / kind / f"{stem}.png" for kind in KINDS)
-
-    @property
-    def paths(self) -> tuple[Path, Path, Path]:
-        """All three."""
-        return self.label_ids, self.color, self.overlay
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all three are there; each gets its name when it is whole."""
-        return all(path.is_file() for path in self.paths)
-
-    def write(
-        self,
-        image: Pixels,
-        prediction: Pixels,
-        label_set: LabelSet,
-        *,
-        opacity: float = PredictConfig.opacity,
-        legend: bool = True,
-    ) -> None:
-        """Write them.
-
-        Args:
-            image: RGB uint8 `(H, W, 3)`.
-            prediction: trainIds uint8 `(H, W)`.
-            label_set: Ids, colours and names.
-            opacity: Of the overlay, 0..1.
-            legend: Whether the overlay has one below it.
-
-        Raises:
-            OutputError: A file cannot be written.
-        """
-        color = colorize(prediction, label_set)
-        picture = overlay(image, color, opacity)
-        save_picture(self.label_ids, label_set.id_of_train_id[prediction])
-        save_picture(self.color, color)
-        save_picture(self.overlay, with_legend(picture, prediction, label_set) if legend else picture)
+    jobs: list[tuple[Path | Live, Results | VideoResult]] = list(zip([*images, *videos], results, strict=True))
+    if not config.overwrite:  # a recording is not gone on with: what was live then is over
+        new = [result for source, result in jobs if isinstance(source, Live) or not config.resume]
+        refuse_to_overwrite(path for result in new for path in result.paths)
+    return jobs

@@ -25,8 +25,9 @@ from deeplabv3.model.checkpoint import model_from, write_checkpoint
 from deeplabv3.model.device import choose_device, place
 from deeplabv3.model.exported import ExportedModel, is_exported, read_exported
 from deeplabv3.model.load import open_checkpoint
-from deeplabv3.prediction.predictor import WHOLE_FRAME, Results, as_batch, predict_image, predict_probabilities
+from deeplabv3.prediction.predictor import WHOLE_FRAME, as_batch, predict_image, predict_probabilities
 from deeplabv3.prediction.render import class_shares, colorize, overlay, with_legend
+from deeplabv3.prediction.results import Results
 from deeplabv3.records import to_record
 
 

@@ -43,11 +43,17 @@ def find_images(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[P
     return list(found.values())
 
 
-def find_videos(inputs: Sequence[str]) -> tuple[list[Path | Live], list[str]]:
+def find_videos(
+    inputs: Sequence[str], leave_out: tuple[Path, str] | None = None
+) -> tuple[list[Path | Live], list[str]]:
     """The videos among what was typed, each once, and the rest, which means images.
 
     A video is named by its ending, in a path or a pattern; folders are searched for images alone. `-` is standard
     input, and a number that names no file is a camera.
+
+    Args:
+        inputs: What was typed.
+        leave_out: Folder and ending of files that are no inputs unless they are named themselves: those of results.
 
     Raises:
         InputError: A name with the ending of a video names nothing, or nothing is sent to standard input.
@@ -62,7 +68,11 @@ def find_videos(inputs: Sequence[str]) -> tuple[list[Path | Live], list[str]]:
         if Path(text).suffix.lower() not in VIDEO_SUFFIXES or Path(text).is_dir():
             others.append(text)
             continue
-        matches = [Path(text)] if Path(text).is_file() else sorted(map(Path, glob.glob(text, recursive=True)))
+        matches = [Path(text)]
+        if not matches[0].is_file():
+            matches = sorted(
+                path for path in map(Path, glob.glob(text, recursive=True)) if not _is_result(path, leave_out)
+            )
         if not matches:
             raise InputError(f"no video is found for {text!r}; give a file or a pattern of {', '.join(VIDEO_SUFFIXES)}")
         for match in matches:
@@ -106,6 +116,10 @@ def result_stems(images: Sequence[Path], ending: str = ".png") -> list[str]:
         first, second = [path for stem, path in zip(stems, images, strict=True) if stem == twice[0]][:2]
         raise InputError(f"{first} and {second} would both be written as {twice[0]}{ending}; predict them separately")
     return stems
+
+
+def _is_result(path: Path, results: tuple[Path, str] | None) -> bool:
+    return results is not None and path.name.endswith(results[1]) and path.resolve().parent == results[0].resolve()
 
 
 def _is_input(path: Path, results: set[Path]) -> bool:

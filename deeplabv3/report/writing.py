@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from deeplabv3.config import ReportConfig, TrainConfig
 from deeplabv3.data.frames import read_labels
@@ -20,8 +20,12 @@ from deeplabv3.report.page import PAGE, Options, pictures_in, write_page
 from deeplabv3.report.worst import ShownFrame, image_or_grey, lowest
 
 
-def write_report(config: ReportConfig) -> Scores:
+def write_report(config: ReportConfig, scored: Callable[[Scores], None] = lambda _: None) -> Scores:
     """Evaluate, and write the page and its pictures; under torchrun the processes share the evaluation.
+
+    Args:
+        config: What is scored, and where the page goes.
+        scored: Called with the scores before anything is written.
 
     Returns:
         The scores of the whole split, the same in every process.
@@ -38,7 +42,7 @@ def write_report(config: ReportConfig) -> Scores:
     if config.model is not None and not is_exported(config.model):  # an exported file knows nothing of its training
         training, history = _training(open_checkpoint(config.model))
         options += training
-    scores = evaluate(config)
+    scores = evaluate(config, scored)
     if not is_first():
         return scores
     write_page(

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deeplabv3.data.images import Pixels
-from deeplabv3.errors import InputError, is_out_of_memory
+from deeplabv3.errors import DatasetError, is_out_of_memory
 from deeplabv3.serving.metrics import Metrics
-from deeplabv3.serving.refusals import Refusal, busy
+from deeplabv3.serving.refusals import Refusal, busy, short_of_memory
 
 Run = Callable[[Sequence[Pixels], bool], Sequence[Any]]
 
@@ -134,9 +134,9 @@ def _fail(job: Job, error: Exception) -> None:
 
 def _told(error: Exception, image: Pixels) -> Exception:
     """What a client is told of an error of the network; the error's own words may name a file of this machine."""
-    if isinstance(error, InputError):
+    if isinstance(error, DatasetError):
         height, width = image.shape[:2]
         return Refusal(422, f"{height}x{width} pixels are too few for this service's model; give a larger image")
     if is_out_of_memory(error):
-        return Refusal(413, "the image needs more memory than there is; make it smaller")
+        return short_of_memory()
     return error

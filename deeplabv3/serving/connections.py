@@ -6,6 +6,7 @@ import asyncio
 import sys
 from typing import Any
 
+import h11
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
@@ -61,7 +62,13 @@ class Connection(H11Protocol):
         if self._num_bytes > self._config.max_body_bytes + SLACK_BYTES:
             self.refuse(413, f"the request is too large; at most {self._config.max_body_bytes:,} bytes are read")
         else:
+            cycle, was_answered = self.cycle, self.conn.our_state is h11.DONE
             super().data_received(data)
+            if (
+                was_answered and self.conn.our_state is not h11.DONE
+            ):  # the rest of a request that was refused early came
+                has_next = self.cycle is not cycle or bool(self.conn.trailing_data[0])
+                self._began, self._num_bytes = (self._heard if has_next else None), 0
 
     def on_response_complete(self) -> None:
         """Expect the next request, unless the last one is still on its way."""

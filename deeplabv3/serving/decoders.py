@@ -12,9 +12,10 @@ import numpy as np
 
 from deeplabv3.config import ServeConfig
 from deeplabv3.data.images import Pixels
+from deeplabv3.errors import is_out_of_memory
 from deeplabv3.serving.decoding import ANSWER, LENGTH
 from deeplabv3.serving.metrics import Metrics
-from deeplabv3.serving.refusals import Refusal
+from deeplabv3.serving.refusals import Refusal, short_of_memory
 
 CPU_SECONDS = 5
 WALL_SECONDS = 10
@@ -135,10 +136,16 @@ class Decoders:
                 return await work
             finally:
                 watchdog.cancel()
-        except DecoderDied as error:
+        except Refusal:
+            raise
+        except Exception as error:  # whatever it is, the rest of an answer may be on its way
             decoder = self._replace(decoder)
-            text = "the image cannot be read: decoding it took too much time or memory, or failed; save it anew"
-            raise Refusal(422, text) from error
+            if isinstance(error, DecoderDied):
+                text = "the image cannot be read: decoding it took too much time or memory, or failed; save it anew"
+                raise Refusal(422, text) from error
+            if is_out_of_memory(error):
+                raise short_of_memory() from error
+            raise
         finally:
             self._free.put_nowait(decoder)
 

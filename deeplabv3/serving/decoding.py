@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import struct
 import sys
 import time
@@ -30,6 +31,7 @@ LEAST_MEMORY_BYTES = 256 << 20
 
 def main(max_pixels: int, cpu_seconds: int) -> None:
     """Decode until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of a terminal's processes; the service ends this
     sys.dont_write_bytecode = True  # what is imported late would be written, which is forbidden
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints must not be taken for an answer

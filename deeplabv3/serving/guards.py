@@ -7,7 +7,6 @@ import ipaddress
 import json
 import os
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -135,7 +134,7 @@ class Guard:
         if name not in self._names and name != reached_address(scope):
             raise Refusal(421, "the service has another name; call it by that, or start it with --names '[NAME]'")
         origin = headers.get("origin")
-        if (origin is not None and urlsplit(origin).netloc.lower() != host) or (
+        if (origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}")) or (
             headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
         ):
             raise Refusal(403, "the request comes from a page of another origin; open the service's own page")

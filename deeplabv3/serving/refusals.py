@@ -29,3 +29,8 @@ class Refusal(Exception):
 def busy(what: str) -> Refusal:
     """The refusal of a request that may come again."""
     return Refusal(503, f"{what}; try again in {RETRY_SECONDS} s")
+
+
+def short_of_memory() -> Refusal:
+    """The refusal of an image that this machine has too little memory for."""
+    return Refusal(413, "the image needs more memory than there is; make it smaller")

@@ -80,9 +80,10 @@ async def _read_form(request: Request, parts: AsyncGenerator[bytes, None]) -> tu
     parser = _InMemory(request.headers, parts, max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
     try:
         form = await parser.parse()
-    except MultiPartException as error:
+    except (MultiPartException, UnicodeError) as error:  # the latter of codecs that only pretend to be one
+        reason = error.message.rstrip(".") if isinstance(error, MultiPartException) else "its charset is none"
         allowed = f"send one file and up to {MAX_FIELDS} fields of up to {MAX_FIELD_BYTES} bytes"
-        raise Refusal(400, f"the form cannot be read ({error.message.rstrip('.')}); {allowed}") from error
+        raise Refusal(400, f"the form cannot be read ({reason}); {allowed}") from error
     try:
         files = [value for value in form.values() if isinstance(value, UploadFile)]
         if not files:

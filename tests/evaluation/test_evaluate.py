@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from deeplabv3.cli import main
 from deeplabv3.config import EvaluateConfig, InferenceConfig
 from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.data.frames import read_frame, read_sample
@@ -15,6 +16,7 @@ from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.errors import CheckpointError, DatasetError, OutputError
 from deeplabv3.evaluation.confusion import count_pixels
 from deeplabv3.evaluation.evaluate import evaluate, score_model
+from deeplabv3.evaluation.scores import Scores
 from deeplabv3.model.load import load_model
 from deeplabv3.prediction.predictor import predict_image
 from deeplabv3.report.tables import score_table
@@ -127,6 +129,20 @@ def test_folder_is_looked_at_before_frames_are_scored(config, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="is a file; choose another one"):
         evaluate(replace(config, out=tmp_path / "file" / "scores.json", model=tmp_path / "none"))
+
+
+def test_disk_that_fails_does_not_cost_the_scores(config, tmp_path, capsys):
+    (tmp_path / "scores.json").mkdir()
+    seen: list[Scores] = []
+    with pytest.raises(OutputError, match="is there and is no file"):
+        evaluate(replace(config, out=tmp_path / "scores.json", overwrite=True), seen.append)
+    assert len(seen) == 1
+    words = [str(config.data_dir), "--model", str(config.model), "--device", "cpu", "--overwrite"]
+    assert main(["evaluate", *words, "--out", str(tmp_path / "scores.json")]) == 2
+    assert "mIoU" in capsys.readouterr().out
+    (tmp_path / "page" / "index.html").mkdir(parents=True)
+    assert main(["report", *words, "--report-dir", str(tmp_path / "page")]) == 2
+    assert "mIoU" in capsys.readouterr().out
 
 
 def test_table_for_people(config):

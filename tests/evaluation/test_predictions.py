@@ -1,5 +1,6 @@
 """Predictions that another program wrote."""
 
+import os
 import shutil
 import struct
 import zlib
@@ -102,6 +103,14 @@ def test_spoilt_file_is_named_with_its_reason(config, fault):
     assert "1 of 3 predictions" in str(caught.value)
     assert f"{path}" in str(caught.value)
     assert fault in str(caught.value)
+
+
+def test_pipe_is_not_waited_for(config):
+    path = files_in(config.predictions)[0]
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DatasetError, match=f"{path} cannot be read: it is a device, pipe or socket; give a file"):
+        evaluate(config)
 
 
 def test_all_faults_are_listed_at_once(config):

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplabv3.errors import DatasetError, InputError
+from deeplabv3.errors import DatasetError, InputError, OutputError
 from deeplabv3.prediction import clips
 from deeplabv3.prediction.clips import ClipWriter, Live, open_clip
 from deeplabv3.prediction.predictor import predict
@@ -48,11 +48,11 @@ def words(config, source, *more):  # noqa: F811
 def predict_stream(config, tmp_path, monkeypatch):  # noqa: F811
     """A function that predicts bytes that come on standard input."""
 
-    def run(content):
+    def run(content, **changes):
         (tmp_path / "content").write_bytes(content)
         with (tmp_path / "content").open() as stream:
             monkeypatch.setattr(sys, "stdin", stream)
-            return predict(replace(config, inputs=("-",), legend=False, opacity=0))
+            return predict(replace(config, inputs=("-",), legend=False, opacity=0, **changes))
 
     return run
 
@@ -91,6 +91,14 @@ def test_what_is_no_stream_is_refused(predict_stream, content, tmp_path):
     with pytest.raises(DatasetError, match="standard input holds no video that can be read .* send PNG, JPEG or PPM"):
         predict_stream(content)
     assert not (tmp_path / "out").exists()
+
+
+def test_recording_is_not_gone_on_with(predict_stream, scenes):  # noqa: F811
+    (recording,) = predict_stream(images(scenes[:3], "PNG"))
+    before = recording.read_bytes()
+    with pytest.raises(OutputError, match="stdin_overlay.mp4 is there already; add --overwrite"):
+        predict_stream(images(scenes, "PNG"), resume=True)
+    assert recording.read_bytes() == before
 
 
 def test_file_that_cannot_be_read_from_front_to_back_is_refused(predict_stream, rng, tmp_path):

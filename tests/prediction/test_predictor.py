@@ -11,6 +11,7 @@ from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX
 from deeplabv3.errors import DatasetError, InputError, OutputError
 from deeplabv3.model.checkpoint import write_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.prediction import predictor
 from deeplabv3.prediction.predictor import predict, predict_image
 from deeplabv3.prediction.render import class_shares, colorize, overlay, with_legend
 from deeplabv3.prediction.sources import find_images, result_stems
@@ -118,6 +119,21 @@ def test_broken_image_is_named_and_the_others_are_written(config, folder):
     with pytest.raises(DatasetError, match=r"b.png .*\(1 of 3 files are broken; the others are written\)"):
         predict(config)
     assert {path.stem for path in (config.out / "labelIds").iterdir()} == {"a", "c"}
+
+
+def test_image_that_a_model_does_not_take_is_named_and_the_others_are_written(config, monkeypatch):
+    """As an exported file with a least side."""
+    real = predictor.predict_image
+
+    def needs_two_pixels(model, image, inference):
+        if image.shape[0] < 2:
+            raise DatasetError("an image of 1x1 pixels is too small")
+        return real(model, image, inference)
+
+    monkeypatch.setattr(predictor, "predict_image", needs_two_pixels)
+    with pytest.raises(DatasetError, match=r"c_leftImg8bit.png cannot be segmented: .* too small \(1 of 3 files are"):
+        predict(config)
+    assert {path.stem for path in (config.out / "labelIds").iterdir()} == {"a", "b"}
 
 
 def test_image_above_the_cap_is_named_with_the_flag(config, folder):

@@ -89,7 +89,7 @@ def test_probabilities_are_of_the_precision_and_the_pass_of_the_label(model, ima
             InferenceConfig(output_stride=8),
             r"output_stride is 8 and the network runs at 16; call set_output_stride\(8\)",
         ),
-        (InferenceConfig(device="mps"), "device is 'mps' and the network is on cpu; move it there first"),
+        (InferenceConfig(device="mps"), "device is 'mps'; this machine has cpu"),
     ],
 )
 def test_what_the_network_is_not_ready_for_is_refused(model, image, inference, message):

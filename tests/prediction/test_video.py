@@ -113,6 +113,45 @@ def test_damaged_video_is_written_as_far_as_it_goes(config, scenes, tmp_path):
     assert 4 <= len(decoded(config.out / "drive_overlay.mp4")[0]) <= 7
 
 
+def test_trimmed_video_is_not_damaged(config, clip):
+    """Its first frames are there and are not to be shown, as in what a phone or `ffmpeg -c copy` cuts."""
+    av = pytest.importorskip("av")
+    whole = clip.rename(clip.with_name("whole.mp4"))
+    with av.open(str(whole)) as source, av.open(str(clip), "w") as target:
+        copy = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                shift = round(3 / RATE / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
+                target.mux(packet)
+    with av.open(str(clip)) as trimmed:
+        assert trimmed.streams.video[0].frames == 9
+    (written,) = predict(config)
+    assert len(decoded(written)[0]) == 6
+
+
+def test_time_of_day_is_no_protocol(config, clip, monkeypatch):
+    monkeypatch.chdir(clip.parent)
+    clip.rename("2024-05-01T12:30:00.mp4")
+    (written,) = predict(replace(config, inputs=("2024-05-01T12:30:00.mp4",)))
+    assert len(decoded(written)[0]) == 9
+
+
+def test_frames_that_cannot_be_encoded_are_told(tmp_path):
+    pytest.importorskip("av")
+    with pytest.raises(OutputError, match="wide.mp4 cannot be written: H.264 cannot be made of frames of 16x17000"):
+        write_clip(tmp_path / "wide.mp4", [np.zeros((16, 17000, 3), np.uint8)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_are_no_inputs(config, clip):
+    """A pattern in the folder of the results takes in none of them; one that is typed is meant."""
+    here = replace(config, inputs=(str(clip.parent / "*.mp4"),), out=clip.parent)
+    (written,) = predict(here)
+    assert predict(replace(here, resume=True)) == [written]
+    assert find_videos([str(written)], (clip.parent, "_overlay.mp4")) == ([written], [])
+
+
 def test_file_that_is_no_video_costs_the_others_nothing(config, scenes, clip, tmp_path):
     (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])  # its index is at the end
     write_clip(tmp_path / "short.mp4", scenes[:2])

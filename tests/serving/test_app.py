@@ -223,7 +223,7 @@ def test_default_address_is_local():
         ({"port": 65536}, "port is 65536; give 0 to 65535"),
         ({"queue_size": 0}, "queue_size is 0; give at least 1"),
         ({"max_pixels": 0}, "max_pixels is 0; give 1 to"),
-        ({"idle_seconds": 0}, "idle_seconds is 0; give a number above 0"),
+        ({"idle_seconds": 0}, "idle_seconds is 0; give a finite number above 0"),
     ],
 )
 def test_impossible_option_is_refused(options, message):

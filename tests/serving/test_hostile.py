@@ -13,6 +13,7 @@ from PIL import PngImagePlugin
 
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.serving.connections import SLACK_BYTES
+from deeplabv3.serving.decoders import Decoder
 from deeplabv3.serving.guards import MOST_HEADER_BYTES
 from tests.data.pictures import exif
 from tests.serving.conftest import Reply, form, heard, picture, pixels_of, png
@@ -32,9 +33,9 @@ def chunked(*parts: bytes) -> bytes:
     return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (*parts, b""))
 
 
-def upload(*parts, **options):
+def upload(*parts, more="", **options):
     body, kind = form(*parts, **options)
-    return head(f"Content-Type: {kind}", f"Content-Length: {len(body)}") + body
+    return head(f"Content-Type: {kind}{more}", f"Content-Length: {len(body)}") + body
 
 
 FILE = ("image", "street.png", IMAGE)
@@ -64,11 +65,15 @@ REQUESTS = {
     "file name that is a path": (upload(("image", "../../etc/passwd", IMAGE)), 200),
     "form without a file": (upload(("output", None, b"color")), 422),
     "form with an empty file": (upload(("image", "a.png", b"")), 422),
+    "form in no charset": (upload(FILE, more="; charset=undefined"), 400),
+    "form in an unknown charset": (upload(FILE, more="; charset=nothing"), 200),
     "form without its line": (head("Content-Type: multipart/form-data", "Content-Length: 2") + b"ab", 400),
     "form with other lines": (head("Content-Type: multipart/form-data; boundary=x", "Content-Length: 2") + b"ab", 400),
     "large headers": (head("X: " + "a" * 2 * MOST_HEADER_BYTES), 431),
     "endless address": (b"GET /" + b"a" * 3 * MOST_HEADER_BYTES, 431),
     "flood of ranges": (head("Range: bytes=" + ",".join(["0-"] * 1300), f"Content-Length: {len(IMAGE)}") + IMAGE, 200),
+    "origin that is none": (b"GET /health HTTP/1.1\r\nOrigin: http://[\r\n" + HOST + b"\r\n", 403),
+    "own origin": (b"GET /health HTTP/1.1\r\nOrigin: HTTP://localhost\r\n" + HOST + b"\r\n", 200),
     "no host": (b"GET /health HTTP/1.1\r\n\r\n", 400),
     "no host, old": (b"GET /health HTTP/1.0\r\n\r\n", 421),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100), 400),
@@ -269,6 +274,47 @@ def test_hang_of_a_decoder_costs_one_image(serve, monkeypatch):
         assert "took too much time or memory" in reply.json["error"]
         monkeypatch.setattr("deeplabv3.serving.decoders.WALL_SECONDS", 60)
         assert served.segment(IMAGE).status == 200
+
+
+def test_interrupt_of_a_terminal_is_left_to_the_service(serve):
+    """It goes to all processes at once."""
+    with serve() as served:
+        assert served.segment(IMAGE).status == 200
+        os.kill(served.service.decoders._all[0]._process.pid, signal.SIGINT)
+        assert served.segment(IMAGE).status == 200
+        assert served.service.metrics.decoders_replaced._value.get() == 0
+
+
+def test_short_memory_behind_a_decoder_costs_one_image(serve, model, monkeypatch):
+    """Its pixels are still on their way then, and are not those of the next."""
+    really, sizes = Decoder._read, []
+
+    def read(decoder, num_bytes):
+        sizes.append(num_bytes)
+        if len(sizes) == 2:
+            raise MemoryError
+        return really(decoder, num_bytes)
+
+    monkeypatch.setattr(Decoder, "_read", read)
+    with serve() as served:
+        assert served.segment(png(picture(seed=1))).status == 413
+        assert (pixels_of(served.segment(IMAGE).body) == model.predict(picture()).label_ids).all()
+        assert served.service.metrics.decoders_replaced._value.get() == 1
+
+
+def test_request_that_was_refused_early_costs_the_next_nothing(serve):
+    """Both are within the limit, together they are not; they come over one connection, the second in parts."""
+    token, size = "a" * 32, 150_000
+    first = head(f"Content-Length: {size}") + bytes(size)
+    second = head(f"Authorization: Bearer {token}", f"Content-Length: {size}") + bytes(size)
+    with serve(token) as served:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection:
+            connection.sendall(first)
+            assert heard(connection).status == 401
+            connection.sendall(second[:100])
+            time.sleep(0.2)
+            connection.sendall(second[100:])
+            assert heard(connection).status == 422
 
 
 def test_decoder_that_died_unseen_costs_nothing(serve):
