@@ -82,7 +82,7 @@ def generate(data: Path, num_frames: int) -> int:
 def multiply(data: Path, times: int) -> None:
     """Add small frames under new names until there are as many as in Cityscapes: remembering is independent of size."""
     rng = np.random.default_rng(1)
-    for sample in find_samples(data, "train"):
+    for sample in (sample for split in ("train", "val") for sample in find_samples(data, split)):
         for copy in range(1, times):
             for path in (sample.image_path, sample.label_path, sample.instance_path):
                 assert path is not None

@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from checking import generate
 from PIL import Image
+from torchvision_peer import import_torchvision
 
 from deeplabv3.config import TrainConfig
 from deeplabv3.data.cityscapes import find_samples
@@ -127,9 +128,7 @@ def stacked(data: Path, sample: Callable[[Path, Path], tuple[torch.Tensor, torch
 
 def torchvision_pipeline(data: Path) -> Batches:
     """Torchvision's references/segmentation: RandomResize, RandomHorizontalFlip, RandomCrop, to float, Normalize."""
-    library = torch.library.Library("torchvision", "DEF")  # a torchvision built for CUDA lacks two beside a CPU torch
-    for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import_torchvision()
     from torchvision import transforms
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms import functional as F

@@ -44,11 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if words else 2
+        return guarded("deeplabv3", lambda: print(usage())) or (0 if words else 2)
     if words[0] == "--version":
-        print(f"deeplabv3 {__version__}")
-        return 0
+        return guarded("deeplabv3", lambda: print(f"deeplabv3 {__version__}"))
     verb = VERBS.get(words[0])
     if verb is None:
         print(f"deeplabv3: error: there is no verb {words[0]!r}; choose one of {', '.join(VERBS)}", file=sys.stderr)
@@ -60,6 +58,7 @@ def guarded(program: str, run: Callable[[], int | None]) -> int:
     """Call `run` and turn what it raises on purpose, and what the system refuses, into one line and an exit code."""
     try:
         code = run()
+        sys.stdout.flush()  # short output meets a closed pipe here alone
     except DeepLabError as error:
         if is_first() or isinstance(error, DeviceMemoryError):  # of several processes, each finds any other mistake
             print(f"{program}: error: {error}", file=sys.stderr)
@@ -131,6 +130,7 @@ def run_pack(config: PackConfig) -> None:
                 num_workers=config.num_workers,
                 overwrite=config.overwrite,
                 progress=progress.advance,
+                skipped=progress.skip,
             )
         print(f"{config.out / split}: {len(samples):,} frames" + ("" if is_new else ", packed before and unchanged"))
     print(f"train with: deeplabv3 train {config.out} RUN")

@@ -10,6 +10,7 @@ from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.data.streets import write_streets
 from deeplabv3.errors import OutputError
 from deeplabv3.evaluation.evaluate import evaluate
+from deeplabv3.model.device import choose_device
 from deeplabv3.prediction.predictor import predict
 from deeplabv3.progress import Progress
 from deeplabv3.report.page import PAGE
@@ -32,6 +33,7 @@ def demo(config: DemoConfig) -> None:
     """
     if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
         raise OutputError(f"{config.out} is there already; remove it, or choose another folder with --out")
+    choose_device(config.device)  # a mistake there is found before anything is drawn
     streets, run, pictures = (config.out / name for name in ("streets", "run", "pictures"))
 
     print(f"1. Streets: {NUM_TRAIN} synthetic scenes to learn from and {NUM_VAL} others to be scored on")

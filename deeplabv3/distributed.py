@@ -21,7 +21,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from deeplabv3.errors import DeepLabError, DeviceMemoryError, InputError, ProcessError
+from deeplabv3.errors import DeepLabError, DeviceMemoryError, InputError, ProcessError, printable
 
 Item = TypeVar("Item")
 
@@ -137,6 +137,9 @@ def process_group() -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
+        if isinstance(error, dist.DistBackendError):  # NCCL's, which no process may have another message of
+            cause = printable(error)
+            raise ProcessError(f"another process has ended, or they cannot reach each other ({cause})") from error
         raise ProcessError("another process has ended; its own message says why") from error
     finally:
         _ENDED.append(dist.group.WORLD)

@@ -56,6 +56,8 @@ _OUT_OF_MEMORY = (
     "CUDA error: out of memory",  # of a device that others fill, and of page-locked memory
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",  # of cuDNN 9, on the device or the host
+    "unable to find an engine to execute this computation",  # cuDNN, behind an error of memory that torch swallows
     "could not create a primitive",
     "could not execute a primitive",
 )

@@ -14,10 +14,19 @@ from deeplabv3.errors import OutputError
 
 
 def cache_dir() -> Path:
-    """Folder of what is fetched or worked out once: `$DEEPLABV3_CACHE`, or `deeplabv3` in the user's cache."""
-    own = os.environ.get("DEEPLABV3_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(base) / "deeplabv3"
+    """Folder of what is fetched or worked out once: `$DEEPLABV3_CACHE`, or `deeplabv3` in the user's cache.
+
+    Raises:
+        OutputError: Neither is said, and the user has no home, as in many a container.
+    """
+    if own := os.environ.get("DEEPLABV3_CACHE"):
+        return Path(own)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "deeplabv3"
+    try:
+        return Path.home() / ".cache" / "deeplabv3"
+    except RuntimeError as error:
+        raise OutputError("this user has no home folder to keep files in; set DEEPLABV3_CACHE to a folder") from error
 
 
 def make_dir(path: Path) -> None:

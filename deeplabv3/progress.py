@@ -47,6 +47,13 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
+    def skip(self, count: int) -> None:
+        """Count what was done before, which tells nothing of the time that is left."""
+        self.done += count
+        self._first += count
+        if self._bar and self._task is not None:
+            self._bar.reset(self._task, completed=self.done, total=self.total, note="")
+
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count on, and show `note` behind the count."""
         self.done += count

@@ -349,3 +349,15 @@ def test_no_verb_shows_the_help(capsys):
     assert main([]) == 2
     text = capsys.readouterr().out
     assert all(verb in text for verb in VERBS)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["models"], []])
+def test_closed_pipe_is_no_error(words):
+    """Short output reaches the pipe at the end alone."""
+    source, target = os.pipe()
+    os.close(source)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "deeplabv3", *words]
+    done = subprocess.run(command, stdout=target, stderr=subprocess.PIPE, env=environment, check=False)
+    os.close(target)
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -309,6 +310,14 @@ def test_cache_is_where_the_user_says(monkeypatch, own, shared, wanted):
     monkeypatch.setenv("DEEPLABV3_CACHE", own)
     monkeypatch.setenv("XDG_CACHE_HOME", shared)
     assert cache_dir() == Path(wanted).expanduser()
+
+
+def test_user_without_a_home_is_told(monkeypatch):
+    for name in ("DEEPLABV3_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("Could not determine home directory.")))
+    with pytest.raises(OutputError, match="has no home folder to keep files in; set DEEPLABV3_CACHE to a folder"):
+        cache_dir()
 
 
 def test_what_is_there_is_not_overwritten(tmp_path):

@@ -219,6 +219,8 @@ def _require_sound(split: PackedSplit) -> None:
         ValueError: A value is of another type, lies outside its flat file, or a path leads out of the data set.
     """
     ends = {name: _whole(name, split.num_bytes[name]) for name in _FLAT_FILES}
+    if len({frame.image.path for frame in split.frames}) != len(split.frames):
+        raise ValueError("it has a frame twice")
     _text("split", split.split)
     _text("source", str(split.source))
     for frame in split.frames:

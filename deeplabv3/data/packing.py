@@ -40,7 +40,7 @@ from deeplabv3.data.packed import (
     read_index,
 )
 from deeplabv3.errors import DatasetError, OutputError
-from deeplabv3.files import flush_dir, make_dir, only_writer, write_whole
+from deeplabv3.files import flush_dir, make_dir, only_writer, partial_of, write_whole
 
 JOURNAL = "journal.jsonl"
 _FRAMES_A_FLUSH = 64  # brought to the disk together: a flush for each frame would take longer than the packing
@@ -59,7 +59,8 @@ def pack_split(
     *,
     num_workers: int | None = None,
     overwrite: bool = False,
-    progress: Told | None = None,
+    progress: Told = lambda _: None,
+    skipped: Told = lambda _: None,
 ) -> bool:
     """Write a split as flat files, or go on writing it.
 
@@ -71,7 +72,8 @@ def pack_split(
         label_set: What trainIds are.
         num_workers: Processes that decode; None takes one for each core where that pays.
         overwrite: Replace a packed split that is there, once the new one is whole.
-        progress: Told after each frame, and of those that were done before.
+        progress: Told after each frame.
+        skipped: Told first how many were done before.
 
     Returns:
         Whether it was written; not if the same frames, unchanged, are packed there already.
@@ -84,26 +86,28 @@ def pack_split(
     wanted = PackedSplit(target, split, data_dir.resolve(), label_set, _num_bytes(planned), planned)
     make_dir(out)
     with only_writer(out):
-        if target.exists() and not overwrite:
-            _require_same(target, wanted)
-            _tidy(target, hidden)
-            return False
-        frames = _packed(data_dir, hidden, wanted, num_workers, progress or (lambda _: None))
+        if target.exists():
+            _require_packed(target)
+            if not overwrite:
+                _require_same(target, wanted)
+                _tidy(target, hidden)
+                return False
+        frames = _packed(data_dir, hidden, wanted, num_workers, progress, skipped)
         write_whole(hidden / INDEX, replace(wanted, frames=tuple(frames)).to_json())
         _put_in_place(hidden, target)
     return True
 
 
 def _packed(
-    data_dir: Path, hidden: Path, wanted: PackedSplit, num_workers: int | None, progress: Told
+    data_dir: Path, hidden: Path, wanted: PackedSplit, num_workers: int | None, progress: Told, skipped: Told
 ) -> list[PackedFrame]:
     """The frames that are wanted, once their pixels are on the disk."""
     plan = hashlib.sha256(wanted.to_json().encode()).hexdigest()
-    done = _read_journal(hidden / JOURNAL, plan)
+    done = _read_journal(hidden / JOURNAL, plan, wanted.frames)
     _make_room(hidden, wanted, is_new=not done)
     left = wanted.frames[len(done) :]
     with _Journal(hidden, plan, done) as journal:
-        progress(len(done))
+        skipped(len(done))
         work = partial(pack_frame, data_dir=data_dir, folder=hidden, label_set=wanted.label_set)
         num_pixels = sum(frame.height * frame.width for frame in left)
         workers = given_or_cores(num_workers, pays=num_pixels > _FEW_PIXELS)
@@ -139,10 +143,20 @@ def _num_bytes(frames: Sequence[PackedFrame]) -> dict[str, int]:
     return {IMAGES_FILE: 3 * pixels, LABELS_FILE: pixels, FILES_FILE: stored}
 
 
-def _require_same(target: Path, wanted: PackedSplit) -> None:
-    """Refuse to replace what is there, unless it is what would be written."""
+def _require_packed(target: Path) -> None:
+    """Refuse to touch what packing did not write; a packed split may be damaged."""
     if not (target / INDEX).is_file():
         raise OutputError(f"{target} is there already and is no packed split; choose another folder")
+    own = {INDEX, JOURNAL, IMAGES_FILE, LABELS_FILE, FILES_FILE}
+    own |= {partial_of(target / name).name for name in own}
+    if others := sorted(path.name for path in target.iterdir() if path.name not in own):
+        raise OutputError(
+            f"{target / others[0]} is nothing that packing wrote; move it elsewhere, or choose another folder"
+        )
+
+
+def _require_same(target: Path, wanted: PackedSplit) -> None:
+    """Refuse to replace what is there, unless it is what would be written."""
     there = read_index(target)
     paths = [{file.path for frame in split.frames for file in frame.files} for split in (there, wanted)]
     if there.source != wanted.source:
@@ -253,26 +267,30 @@ class _Journal:
             self._flush()
 
     def _flush(self) -> None:
+        # What fails once is told once: a second flush succeeds, and what it was asked for may be lost all the same.
+        lines, self._waiting = self._waiting, []
         try:
             for name in (IMAGES_FILE, LABELS_FILE, FILES_FILE):
                 with (self._folder / name).open("r+b") as file:
                     os.fsync(file.fileno())
-            self._file.writelines(f"{line}\n".encode() for line in self._waiting)
+            self._file.writelines(f"{line}\n".encode() for line in lines)
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
             raise _unwritable(self._folder, error) from error
-        self._waiting.clear()
 
 
-def _read_journal(path: Path, plan: str) -> list[PackedFrame]:
-    """The frames that an interrupted packing of the same files has done."""
+def _read_journal(path: Path, plan: str, wanted: Sequence[PackedFrame]) -> list[PackedFrame]:
+    """The frames that an interrupted packing of the same files has done: the first of those that are wanted."""
     frames = []
     with suppress(OSError, ValueError, KeyError, TypeError):  # a last line that was cut off is not read
         with path.open(encoding="utf-8") as lines:
             if json.loads(next(lines, "{}")).get("plan") == plan:
-                for line in lines:
-                    frames.append(PackedFrame.from_dict(json.loads(line)))
+                for line, planned in zip(lines, wanted, strict=False):
+                    frame = PackedFrame.from_dict(json.loads(line))
+                    if (frame.name, frame.offset) != (planned.name, planned.offset):
+                        break
+                    frames.append(frame)
     return frames
 
 

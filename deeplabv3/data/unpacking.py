@@ -51,12 +51,15 @@ def unpack_frame(place: Place, out: Path) -> None:
     """
     frame = place.frame
     image = read_packed_image(place)
-    path = (out / frame.image.path).with_suffix(".png")
+    original, path = out / frame.image.path, (out / frame.image.path).with_suffix(".png")
     if image_digest(image) != frame.image_digest:
         raise DatasetError(
             f"the pixels of {frame.name} in {place.folder} do not fit their checksum; pack it again with --overwrite"
         )
-    if not path.exists():
+    if original != path and original.exists():  # a PNG beside it would be the same frame twice
+        if hashlib.sha256(original.read_bytes()).hexdigest() != frame.image.sha256:
+            raise _holds_something_else(original)
+    elif not path.exists():
         file = io.BytesIO()
         Image.fromarray(image).save(file, "PNG")
         write_whole(path, file.getvalue())

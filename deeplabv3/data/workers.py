@@ -25,7 +25,7 @@ from deeplabv3.cores import num_cores
 from deeplabv3.errors import DatasetError, InputError
 
 WORKER_TIMEOUT_SECONDS = 20.0
-"""How long no worker may finish anything while the program waits."""
+"""How long no worker may begin or finish anything while the program waits."""
 
 _PREFETCHED = 8
 
@@ -77,6 +77,11 @@ class WatchedDataset(Dataset[object]):
         row = 0 if info is None else 2 * info.id
         self._notes[row], self._notes[row + 1] = os.getpid(), place + 1
 
+    @property
+    def notes(self) -> tuple[int, ...]:
+        """All notes as they are, which change whenever a process begins or finishes something."""
+        return tuple(self._notes)
+
     def being_read(self) -> dict[int, str]:
         """What each process is reading, or was when it ended, by the process."""
         pairs = zip(self._notes[::2], self._notes[1::2], strict=True)
@@ -105,7 +110,7 @@ def read_by_workers(
         num_workers: How many processes read, from now on; with 0 this one does, and nothing is watched.
         received: What is made of each item as it comes; None leaves it as it is.
         ahead: How many items a thread receives ahead of time; with 0 each is received when it is asked for.
-        timeout_seconds: How long no worker may finish anything while the program waits.
+        timeout_seconds: How long no worker may begin or finish anything while the program waits.
 
     Raises:
         DatasetError: A process died, or none finished anything for too long; what was being read is named.
@@ -221,11 +226,11 @@ def _next(items: Iterator[Any], watched: WatchedDataset, workers: Sequence[BaseP
     is_here, is_silent = threading.Event(), threading.Event()
 
     def watch() -> None:
-        waited = 0.0  # counted, since the clock goes on while the whole program is suspended (Ctrl-Z)
+        waited, before = 0.0, watched.notes  # counted, for the clock goes on while all is suspended (Ctrl-Z)
         while waited < timeout_seconds:
             if is_here.wait(min(_POLL_SECONDS, timeout_seconds - waited)):
                 return
-            waited += _POLL_SECONDS
+            waited, before = waited + _POLL_SECONDS if watched.notes == before else 0.0, watched.notes
         is_silent.set()
         _end(workers)
 

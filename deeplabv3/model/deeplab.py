@@ -114,6 +114,8 @@ class DeepLabV3(nn.Module):
 
     def _features(self, image: Tensor) -> Features:
         self._check(image)
+        if image.device.type == "mps":  # see `device.place`
+            image = image.contiguous()
         # Without a name of their own, normalised pixels are free once the first convolution has seen them.
         return self.backbone.features((image.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std)
 

@@ -15,7 +15,9 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the first of CUDA, MPS and CPU that is there. One of CUDA has its number.
+    """The device of that name; "auto" is the first of CUDA, MPS and CPU that is there.
+
+    An accelerator has its number, as in what its tensors say of themselves.
 
     Raises:
         InputError: The name is unknown or the device is not there.
@@ -29,14 +31,19 @@ def choose_device(name: str) -> torch.device:
         shared_out = local_rank() % torch.cuda.device_count()  # each of several processes has its own
         return torch.device("cuda", shared_out if num_processes() > 1 else torch.cuda.current_device())
     if name == "auto":
-        return torch.device(there[0])
+        name = there[0]
     if name not in there:
         raise InputError(f"device is {name!r}; this machine has {', '.join(there)}")
-    return torch.device(name)
+    return torch.device("mps", 0) if name == "mps" else torch.device(name)
 
 
 def place(model: Model, device: torch.device) -> Model:
-    """Move a model to a device, its weights in the channels-last order that convolutions run fastest in."""
+    """Move a model to a device, its weights in the channels-last order that convolutions run fastest in.
+
+    On MPS the order stays: there the gradients of batch norm are wrong in that one (pytorch#175189).
+    """
+    if device.type == "mps":
+        return model.to(device)
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 

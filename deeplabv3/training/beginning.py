@@ -76,15 +76,7 @@ def set_up(config: TrainConfig) -> Run:
         InputError: Something is; in all processes of the run.
     """
     with ending_together():
-        device = choose_device(config.device)
-        if device.type == "cuda":
-            if num_processes() > 1 and device.index != local_rank():
-                raise InputError(
-                    f"process {local_rank()} of this machine would share {device} with another; start at most "
-                    f"{torch.cuda.device_count()} of them, with --device auto"
-                )
-            torch.cuda.set_device(device)  # several processes exchange their gradients there
-            torch.backends.cudnn.benchmark = True  # crops are of one size, so the fastest kernels are worth a search
+        device = _made_ready(choose_device(config.device))
         labels = label_set_of_data(config.data_dir, config.labels)
         label_set = labels.without(config.ignored_classes)
         for folder in RunPaths(config).folders if is_first() else ():
@@ -118,6 +110,21 @@ def set_up(config: TrainConfig) -> Run:
         epoch_content,
         start,
     )
+
+
+def _made_ready(device: torch.device) -> torch.device:
+    """The device, once this process has it for itself."""
+    if device.type == "cuda":
+        if num_processes() > 1 and device.index != local_rank():
+            raise InputError(
+                f"process {local_rank()} of this machine would share {device} with another; start at most "
+                f"{torch.cuda.device_count()} of them, with --device auto"
+            )
+        torch.cuda.set_device(device)  # several processes exchange their gradients there
+        torch.backends.cudnn.benchmark = True  # crops are of one size, so the fastest kernels are worth a search
+    if device.type == "mps" and num_processes() > 1:
+        raise InputError("several processes cannot train on MPS; start one, or give --device cpu")
+    return device
 
 
 def completed(

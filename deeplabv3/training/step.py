@@ -71,7 +71,7 @@ def step_batches(
         Stopped: Any process was told to stop.
     """
     batches = zip(*[stream] * accumulation, strict=False)
-    weights = None if class_weights is None else class_weights.double().cpu()
+    weights = None if class_weights is None else class_weights.cpu().double()
     while True:
         error: DatasetError | None = None
         parts: Sequence[Batch] = ()
@@ -208,7 +208,7 @@ def train_step(
     if learner.device.type == "cuda":
         numbers = torch.empty(3, dtype=numbers.dtype, pin_memory=True).copy_(numbers, non_blocking=True)
         arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        arrival.record()
+        arrival.record(torch.cuda.current_stream(learner.device))
     origin = partial(origin_of_non_finite, learner, learn)
     return Outcome(step, rate, names, numbers, arrival, is_scaled=learner.scaler is not None, origin=origin)
 

@@ -1,5 +1,6 @@
 """Packing: the same samples, nothing lost, nothing overwritten."""
 
+import errno
 import os
 import shutil
 import signal
@@ -156,7 +157,7 @@ def test_interrupted_packing_goes_on(interrupted):
     with (out / ".train.partial" / JOURNAL).open("a") as journal:
         journal.write('{"name": "cut o')
     told: list[int] = []
-    pack(data, out, progress=told.append)
+    pack(data, out, progress=told.append, skipped=told.append)
     assert told == [3, 1, 1, 1]
     assert damaged(out) == []
     assert [path.name for path in out.iterdir()] == ["train"]
@@ -171,7 +172,7 @@ def test_interrupted_packing_of_what_changed_begins_anew(interrupted):
     data, out = interrupted
     os.utime(find_samples(data, "train")[0].image_path, (0, 0))
     told: list[int] = []
-    pack(data, out, progress=told.append)
+    pack(data, out, progress=told.append, skipped=told.append)
     assert told == [0, *[1] * 6]
 
 
@@ -194,7 +195,7 @@ def test_killed_packing_goes_on(copy):
     assert ended.returncode == -signal.SIGKILL
     assert packed_splits(out) == ()
     told: list[int] = []
-    pack(data, out, progress=told.append)
+    pack(data, out, progress=told.append, skipped=told.append)
     assert told == [2, 1, 1, 1, 1]
     assert damaged(out) == []
 
@@ -251,6 +252,82 @@ def killer(number):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     return hook
+
+
+@pytest.mark.parametrize("name", ["thesis/chapter.txt", "index.json/a", "more.bin"])
+def test_what_packing_did_not_write_is_not_removed(copy, name):
+    data, out = copy
+    if name == "more.bin":
+        pack(data, out)
+    path = out / "train" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("precious")
+    with pytest.raises(OutputError, match="is no packed split|is nothing that packing wrote"):
+        pack(data, out, overwrite=True)
+    assert path.read_text() == "precious"
+
+
+def test_damaged_split_can_be_replaced(copy):
+    data, out = copy
+    pack(data, out)
+    (out / "train" / INDEX).write_text("{")
+    (out / "train" / "images.bin").unlink()
+    pack(data, out, overwrite=True)
+    assert damaged(out) == []
+
+
+@pytest.mark.parametrize("which", range(1, 9))
+def test_flush_that_fails_once_loses_no_frame(copy, monkeypatch, which):
+    """The system tells of a failed write once; the next flush succeeds, whatever was lost."""
+    data, out = copy
+    calls, really = [], os.fsync
+
+    def fsync(handle):
+        calls.append(handle)
+        if len(calls) == which:
+            raise OSError(errno.EIO, "Input/output error")
+        really(handle)
+
+    monkeypatch.setattr(packing, "_FRAMES_A_FLUSH", 2)
+    monkeypatch.setattr(os, "fsync", fsync)
+    with suppress(OutputError):
+        pack(data, out)
+    pack(data, out)
+    names = [frame.name for frame in read_index(out / "train").frames]
+    assert names == [sample.name for sample in find_samples(data, "train")]
+    assert damaged(out) == []
+
+
+def test_journal_that_has_a_frame_twice_is_gone_on_with_before_it(interrupted):
+    data, out = interrupted
+    journal = out / ".train.partial" / JOURNAL
+    plan, one, two, _ = journal.read_text().splitlines(keepends=True)
+    journal.write_text(plan + one + one + two)
+    told: list[int] = []
+    pack(data, out, skipped=told.append)
+    assert told == [1]
+    assert damaged(out) == []
+
+
+@pytest.mark.parametrize("change", [lambda _: None, Path.unlink, lambda path: path.write_bytes(b"other")])
+def test_original_that_is_there_is_left_alone(tmp_path, rng, change):
+    """A PNG beside it would be the same frame twice; one that is gone is made as a PNG."""
+    pixels = rng.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    path = write_frame(tmp_path / "plain", "a_000000_000000", pixels, np.full((4, 6), 7, np.uint8))
+    jpeg = path.with_suffix(".jpg")
+    Image.fromarray(pixels).save(jpeg)
+    path.unlink()
+    pack(tmp_path / "plain", tmp_path / "packed")
+    change(jpeg)
+    split = read_index(tmp_path / "packed" / "train")
+    if jpeg.exists() and jpeg.read_bytes() == b"other":
+        with pytest.raises(OutputError, match=r"\.jpg is there already and holds something else"):
+            unpack_split(split, tmp_path / "plain", num_workers=0)
+    else:
+        is_gone = not jpeg.exists()
+        unpack_split(split, tmp_path / "plain", num_workers=0)
+        assert path.exists() == is_gone
+    assert len(list(path.parent.iterdir())) == 1
 
 
 def test_two_processes_do_not_pack_into_one_folder(copy):

@@ -70,6 +70,23 @@ def test_memory_that_runs_out_before_anything_is_read_is_told(num_workers):
         list(read_by_workers(Source(fail, is_noted=False), [0], num_workers))
 
 
+def test_slow_file_is_waited_for_while_others_are_read():
+    """Nothing stands still; what is waited for is merely the first in order."""
+    assert list(read_by_workers(Slow(), range(6), 2, timeout_seconds=3)) == list(range(6))
+
+
+class Slow:
+    """The first takes longer than may pass without a sign, the others a part of it."""
+
+    def read(self, key, note):
+        note(key)
+        time.sleep(5 if key == 0 else 1)
+        return key
+
+    def name_of(self, place):
+        return str(place)
+
+
 def setting():
     return torch.get_num_threads(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 

@@ -38,6 +38,12 @@ def test_each_process_has_its_own(two_accelerators, monkeypatch, rank, wanted):
     assert str(choose_device("auto")) == wanted
 
 
+@pytest.mark.parametrize("name", ["auto", "mps"])
+def test_mps_is_called_as_its_tensors_say(no_accelerator, monkeypatch, name):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert str(choose_device(name)) == "mps:0"
+
+
 @pytest.mark.parametrize("name", ["gpu", "cuda", "cuda:0", "mps"])
 def test_what_is_not_there_is_refused(no_accelerator, name):
     with pytest.raises(InputError, match=f"device is '{name}'; this machine has cpu"):

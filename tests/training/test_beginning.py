@@ -112,6 +112,13 @@ def test_unknown_weights(config, tmp_path):
     assert not config.run_dir.exists()
 
 
+def test_several_processes_do_not_train_on_mps(train_config, monkeypatch):
+    monkeypatch.setattr(beginning, "choose_device", lambda _: torch.device("mps:0"))
+    monkeypatch.setattr(beginning, "num_processes", lambda: 2)
+    with pytest.raises(InputError, match="several processes cannot train on MPS; start one, or give --device cpu"):
+        set_up(train_config)
+
+
 def test_accelerator_is_not_shared_by_two_processes(train_config, monkeypatch):
     monkeypatch.setattr(beginning, "choose_device", lambda _: torch.device("cuda:0"))
     monkeypatch.setattr(beginning, "num_processes", lambda: 2)

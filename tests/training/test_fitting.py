@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deeplabv3.config import Phase
-from deeplabv3.errors import InputError
+from deeplabv3.errors import InputError, NonFiniteError
 from deeplabv3.model.checkpoint import read_checkpoint
 from deeplabv3.training import beginning, fitting
 from deeplabv3.training.fitting import fits, largest_batch, largest_that
 from deeplabv3.training.loop import train
 from deeplabv3.training.state import RunPaths
-from deeplabv3.training.step import train_step
+from deeplabv3.training.step import Outcome, train_step
 from deeplabv3.training.stopping import Stopped
 from tests.training.conftest import CPU, final_state
 
@@ -83,6 +83,12 @@ def test_trial_goes_through_every_phase(train_config, monkeypatch, precision):
     config = replace(train_config, phases=phases, precision=precision, average_decay=0.9, recompute=True)
     assert fits(2, config, CPU)
     assert seen == [(16, 2), (16, 2), (8, 2), (8, 2)]
+
+
+def test_trial_whose_numbers_overflow_fits(train_config, monkeypatch):
+    """Random weights under frozen batch norm leave float16's range; memory is what is asked."""
+    monkeypatch.setattr(Outcome, "value", Mock(side_effect=NonFiniteError("the loss is nan")))
+    assert fits(2, train_config, CPU)
 
 
 @pytest.mark.parametrize(

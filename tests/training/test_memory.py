@@ -81,7 +81,13 @@ def test_short_memory_in_a_validation_ends_the_run_saved(whole_run, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    "text", ["CUDA error: out of memory\nCUDA kernel errors might be ...", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"]
+    "text",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be ...",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "FIND was unable to find an engine to execute this computation",
+    ],
 )
 def test_texts_of_an_accelerator_that_others_fill_are_known(text):
     """As torch's source has them."""
