@@ -1,6 +1,7 @@
 """The command as a user types it: real processes for what leaves the process, calls for the rest."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
