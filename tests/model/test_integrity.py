@@ -205,6 +205,8 @@ def test_no_number_is_refused_in_every_part(tmp_path, content, name, value):
     [
         ("model/x", torch.zeros(1), "x is not known"),
         ("other/x", torch.zeros(1), "holds other/x, which this release does not know"),
+        ("scaler/x", torch.zeros(1), "holds scaler/x, which this release does not know"),
+        ("average_state/classifier.bias", torch.zeros(19), "holds average_state/classifier.bias, which this release"),
         ("model/x\ny", torch.zeros(1), "x\\ny is not known"),
         ("model/x", torch.zeros(1, dtype=torch.complex64), "holds model/x of torch.complex64"),
         ("model/x", torch.zeros(1, dtype=torch.float8_e4m3fn), "holds model/x of torch.float8_e4m3fn"),
