@@ -66,7 +66,7 @@ def leave(code: int) -> NoReturn:
 def _of_torchrun(name: str, alone: int) -> int:
     """A number that torchrun sets; `alone` where not all are set that belong together."""
     values = [os.environ.get(other, "") for other in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")]
-    whole = all(value.isdecimal() for value in values) and "MASTER_ADDR" in os.environ
+    whole = all(value.isdecimal() for value in values) and bool(os.environ.get("MASTER_ADDR"))
     return int(os.environ[name]) if whole else alone
 
 

@@ -42,6 +42,24 @@ def test_epochs_and_seeds_differ(train_config):
     assert not same(batches(train_config), batches(replace(train_config, seed=1)))
 
 
+def samples_by_name(config, epoch=0):
+    """The sample of each frame, whatever the order: its image's bytes and its change of colour."""
+    return {
+        name: (image.numpy().tobytes(), color.numpy().tobytes())
+        for batch in batches(config, epoch=epoch)
+        for name, image, color in zip(batch.names, batch.image, batch.color, strict=True)
+    }
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(1, 0), (0, 1)])
+def test_same_frame_is_augmented_anew_in_another_epoch_and_run(train_config, seed, epoch):
+    one, other = samples_by_name(train_config), samples_by_name(replace(train_config, seed=seed), epoch)
+    assert one.keys() == other.keys()
+    for name in one:
+        assert one[name][0] != other[name][0], name
+        assert one[name][1] != other[name][1], name
+
+
 def test_batch_is_uint8_and_channels_last(train_config):
     batch = batches(train_config)[0]
     assert (batch.image.dtype, batch.image.shape) == (torch.uint8, (3, 3, 32, 48))
@@ -112,6 +130,11 @@ def test_frame_that_comes_again_is_augmented_anew(train_config):
     keys = epoch_keys(6, config, 0, shown(*[{3}] * 6))
     assert len({(key.index, key.again) for key in keys}) == 6
     assert len({key.index for key in keys}) < 6
+    samples = find_samples(config.data_dir, "train")
+    stream = train_batches(samples, CITYSCAPES, config, range(1), 0, shown(*[{3}] * 6))
+    pairs = (pair for batch in stream for pair in zip(batch.names, batch.image, strict=True))
+    found = [(name, image.numpy().tobytes()) for name, image in pairs]
+    assert len(set(found)) == 6 > len({name for name, _ in found})
 
 
 def test_no_class_to_draw_for_is_told(train_config):

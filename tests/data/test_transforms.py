@@ -87,8 +87,18 @@ def test_crop_keeps_image_and_label_aligned(seed):
 def test_scale_is_the_size_of_things(scale, rng):
     image, label = coordinates(40, 40)
     image, _ = sample(image, label, rng, config(crop_size=(16, 16), scale_range=(scale, scale)))
-    columns_per_pixel = np.diff(image[8, 4:12, 0].astype(float)).mean() / 4
-    assert columns_per_pixel == pytest.approx(1 / scale, rel=0.1)
+    for line in (image[8, 4:12, 0], image[4:12, 8, 1]):
+        assert abs(np.diff(line.astype(float)).mean()) / 4 == pytest.approx(1 / scale, rel=0.1)
+
+
+def test_every_scale_of_the_range_occurs(rng):
+    image, label = coordinates(40, 40)
+    seen = []
+    for _ in range(200):
+        pixels, _ = sample(image, label, rng, config(crop_size=(16, 16), scale_range=(0.5, 2.0)))
+        seen.append(4 / abs(np.diff(pixels[8, 4:12, 0].astype(float)).mean()))
+    assert min(seen) < 0.6
+    assert max(seen) > 1.8
 
 
 def test_scale_1_and_the_frames_size_changes_nothing(rng):

@@ -64,6 +64,26 @@ def test_name_is_downloaded_once_and_is_a_model(theirs, published, tmp_path):
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [published.name]
 
 
+def damaged(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_download_that_is_damaged_is_refused(published, tmp_path):
+    damaged(published)
+    with pytest.raises(InputError, match="its SHA-256 is wrong"):
+        load_model("tiny")
+    assert not (tmp_path / "cache" / published.name).exists()
+
+
+def test_cached_file_that_is_damaged_is_refused(published, tmp_path):
+    load_model("tiny")
+    damaged(tmp_path / "cache" / published.name)
+    with pytest.raises(CheckpointError, match="is damaged: its SHA-256 is .*; delete it and fetch it again"):
+        load_model("tiny")
+
+
 def test_imported_checkpoint_is_the_same_model(file):
     out, imported, labels = import_checkpoint(ImportConfig(file=file))
     assert (out.name, imported.kind, labels) == ("published.safetensors", "mmseg", CITYSCAPES)

@@ -167,18 +167,22 @@ def trickle(port: int, start: bytes, pause: float, stop: threading.Event) -> tup
         return heard(connection), time.monotonic() - begin
 
 
+TRICKLING = {"idle_seconds": 30, "request_seconds": 0.6}, 0.05, "the request was not here after 0.6 s"
+SILENT = {"idle_seconds": 0.3, "request_seconds": 60}, 60, "nothing came for 0.3 s"
+
+
 @pytest.mark.parametrize(
-    ("start", "pause", "message"),
+    ("start", "limits", "pause", "message"),
     [
-        (b"POST /segment HTTP/1.1\r\n" + HOST + b"X: ", 0.05, "the request was not here after 0.6 s"),
-        (head("Content-Length: 1000"), 0.05, "the request was not here after 0.6 s"),
-        (b"POST /segment HTTP/1.1\r\n" + HOST, 60, "nothing came for 0.3 s"),
-        (head("Content-Length: 1000"), 60, "nothing came for 0.3 s"),
-        (b"", 60, "nothing came for 0.3 s"),
+        (b"POST /segment HTTP/1.1\r\n" + HOST + b"X: ", *TRICKLING),
+        (head("Content-Length: 1000"), *TRICKLING),
+        (b"POST /segment HTTP/1.1\r\n" + HOST, *SILENT),
+        (head("Content-Length: 1000"), *SILENT),
+        (b"", *SILENT),
     ],
 )
-def test_slow_client_is_cut_off(serve, start, pause, message):
-    with serve(idle_seconds=0.3, request_seconds=0.6) as served:
+def test_slow_client_is_cut_off(serve, start, limits, pause, message):
+    with serve(**limits) as served:
         reply, _ = trickle(served.port, start, pause, threading.Event())
         time.sleep(0.1)
         assert answers(served) == {"408": 1}  # what the application says of a client that is gone is no answer
