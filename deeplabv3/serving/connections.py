@@ -10,7 +10,7 @@ import h11
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
-from deeplabv3.serving.guards import HEADERS_TOO_LARGE, answer, error_body
+from deeplabv3.serving.guards import HEADERS, HEADERS_TOO_LARGE, answer, error_body
 from deeplabv3.serving.refusals import RETRY_SECONDS, busy
 from deeplabv3.serving.service import Service
 
@@ -21,6 +21,8 @@ SURPLUS = 64
 """Connections beyond the limit that are told so; more are cut off without a word."""
 
 ANSWER_SECONDS = 120
+
+_GUARDED = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())  # what is answered here passes no guard
 
 
 class Connection(H11Protocol):
@@ -96,7 +98,7 @@ class Connection(H11Protocol):
         retry = f"retry-after: {RETRY_SECONDS}\r\n" if status == 503 else ""
         head = (
             f"HTTP/1.1 {status} {STATUS_PHRASES[status].decode()}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\n{retry}connection: close\r\n\r\n"
+            f"content-length: {len(body)}\r\n{retry}{_GUARDED}connection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
@@ -136,4 +138,4 @@ class Connection(H11Protocol):
 async def _too_many(scope: Scope, receive: Receive, send: Send) -> Any:
     refusal = busy("too many connections are open")
     scope["state"]["service"].metrics.requests.labels(str(refusal.status)).inc()  # the guard is not asked
-    await answer(send, refusal.status, refusal.text, {**refusal.headers, "connection": "close"})
+    await answer(send, refusal.status, refusal.text, {**HEADERS, **refusal.headers, "connection": "close"})

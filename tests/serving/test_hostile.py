@@ -14,7 +14,7 @@ from PIL import PngImagePlugin
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.serving.connections import SLACK_BYTES
 from deeplabv3.serving.decoders import Decoder
-from deeplabv3.serving.guards import MOST_HEADER_BYTES
+from deeplabv3.serving.guards import HEADERS, MOST_HEADER_BYTES
 from tests.data.pictures import exif
 from tests.serving.conftest import Reply, form, heard, picture, pixels_of, png
 
@@ -95,6 +95,7 @@ def test_malformed_request(served, name):
     reply = served.say(closing(text))
     assert reply is not None
     assert reply.status == status, reply
+    assert {name.lower() for name in HEADERS} <= reply.headers.keys()
     if status != 200:
         assert list(reply.json) == ["error"]
         assert not INTERNAL.search(reply.body), reply.body
@@ -188,6 +189,7 @@ def test_slow_client_is_cut_off(serve, start, limits, pause, message):
         assert answers(served) == {"408": 1}  # what the application says of a client that is gone is no answer
     assert reply is not None
     assert (reply.status, reply.headers["connection"]) == (408, "close")
+    assert {name.lower() for name in HEADERS} <= reply.headers.keys()
     assert reply.json["error"].startswith(message)
 
 
