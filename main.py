@@ -134,6 +134,12 @@ def evaluate_config(options: argparse.Namespace) -> EvaluateConfig:
         path = theirs
     wanted = CITYSCAPES.without(ignored_classes(options.num_classes, options.ignore_index))
     trained = label_set_of(open_checkpoint(path))
+    if trained != wanted and path == theirs:
+        raise CheckpointError(
+            f"{path} has {trained.num_classes} classes, and a file of the original repository has no names of them; "
+            f"give it some with deeplabv3 import {path} --labels FILE.yaml and score it with deeplabv3 evaluate, or "
+            "leave --num-classes and --ignore-index out for the 19 of Cityscapes"
+        )
     if trained != wanted:
         raise CheckpointError(
             f"{path} was trained on {', '.join(trained.names)}; --num-classes {options.num_classes} and --ignore-index "

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from deeplabv3.errors import OutputError
+from deeplabv3.errors import InputError, OutputError
 
 
 def cache_dir() -> Path:
@@ -60,30 +61,67 @@ def require_writable(path: Path) -> None:
 
 
 @contextmanager
-def only_writer(path: Path) -> Iterator[None]:
+def only_writer(path: Path, *, waiting: Callable[[], None] | None = None, is_shared: bool = False) -> Iterator[None]:
     """Keep other processes that ask for the same out of a folder, where the system can (not every network disk can).
 
-    Processes that this one forks hold the folder too, for as long as they write.
+    The folder is free again when this process ends, however it does.
 
     Args:
         path: The folder, which is there.
+        waiting: Called before another process that has it is waited for; with None that is refused.
+        is_shared: Whether processes that this one forks write there too and hold it for as long as they live; else
+            one that outlives this process would keep the next one out.
 
     Raises:
-        OutputError: Another process has it.
+        InputError: Another process has it.
+        OutputError: It cannot be opened.
     """
-    import fcntl  # Windows has none
-
-    handle = os.open(path, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"another process writes into {path}; wait for it, or choose another folder") from error
-        except OSError:
-            pass
+        fcntl: Any = import_module("fcntl")
+    except ImportError:  # Windows
+        yield
+        return
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if not is_shared:
+        _UNSHARED.add(handle)
+    try:
+        _lock(fcntl, handle, path, waiting)
         yield
     finally:
-        os.close(handle)
+        if is_shared or handle in _UNSHARED:  # it is not in a forked process
+            _UNSHARED.discard(handle)
+            with suppress(OSError):  # nothing was written through it
+                os.close(handle)
+
+
+_UNSHARED: set[int] = set()
+"""Handles that hold a folder and that a forked process must not hold."""
+
+
+def _let_go() -> None:
+    """Close what this process, just forked, must not hold."""
+    while _UNSHARED:
+        os.close(_UNSHARED.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def _lock(fcntl: Any, handle: int, path: Path, waiting: Callable[[], None] | None) -> None:
+    """Lock an open folder; a file system that has no locks is left without."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        if waiting is None:
+            raise InputError(f"another process writes into {path}; wait for it, or choose another folder") from error
+        waiting()
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:
+        return
 
 
 def refuse_to_overwrite(paths: Iterable[Path]) -> None:

@@ -42,6 +42,7 @@ class Disk:
 
     def __init__(self, folder, journal, which=0, fault=KILL, *, lasting=False):
         self.folder, self.which, self.fault, self.lasting, self.count = str(folder), which, fault, lasting, 0
+        self.process = os.getpid()  # processes that it forks do not count
         self.journal = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
     def install(self):
@@ -76,7 +77,7 @@ class Disk:
         return replaced
 
     def has(self, path):
-        return f"{path}/".startswith(f"{self.folder}/")
+        return f"{path}/".startswith(f"{self.folder}/") and os.getpid() == self.process
 
     def about_to(self, call, path, half=None):
         """Count a call, and do what is to go wrong with it; `half` makes a half of it."""

@@ -4,19 +4,22 @@ import errno
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
-from deeplabv3.errors import OutputError
+from deeplabv3.errors import InputError, OutputError
 from deeplabv3.files import (
     cache_dir,
     cannot_write,
     make_dir,
+    only_writer,
     open_growing,
     open_whole,
     partial_of,
@@ -341,3 +344,46 @@ def test_error_without_a_number_is_told(tmp_path):
     message = str(cannot_write(tmp_path / "a", OSError("the disk is gone")))
     assert "cannot be written: the disk is gone; " in message
     assert message.endswith(" are free: choose another folder")
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_process_that_is_killed_holds_a_folder_no_longer(tmp_path, is_shared):
+    """A process that it forked, and that lives on, does so only where both write."""
+    source, target = os.pipe()
+    holder = os.fork()
+    if not holder:
+        with only_writer(tmp_path, is_shared=is_shared):
+            forked = os.fork()
+            os.write(target, f"{os.getpid()} {forked}\n".encode())
+            signal.pause()
+    os.close(target)
+    with os.fdopen(source) as pipe:
+        forked = next(int(line.split()[1]) for line in (pipe.readline(), pipe.readline()) if int(line.split()[1]))
+    try:
+        with pytest.raises(InputError, match=f"another process writes into {tmp_path}; wait for it"):
+            only_writer(tmp_path).__enter__()
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+        with pytest.raises(InputError) if is_shared else nullcontext(), only_writer(tmp_path):
+            pass
+    finally:
+        os.kill(forked, signal.SIGKILL)
+
+
+def test_process_that_was_forked_closes_no_handle_of_its_own_for_a_folder(tmp_path):
+    def leave():
+        with only_writer(tmp_path):
+            child = os.fork()
+            if not child:
+                other = os.open(tmp_path, os.O_RDONLY)  # gets the number that the lock had
+        if not child:
+            os.fstat(other)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+
+    assert in_child(leave) == (0, "")
+
+
+def test_folder_that_cannot_be_opened_is_not_held(tmp_path):
+    with pytest.raises(OutputError, match=r"gone cannot be written: No such file or directory"):
+        only_writer(tmp_path / "gone").__enter__()

@@ -86,6 +86,20 @@ def test_checkpoint_of_the_original_repository_is_evaluated(streets, tmp_path):
     assert (tmp_path / "results" / name / "scores.json").is_file()
 
 
+@pytest.mark.parametrize(
+    ("channels", "words"), [(17, ["--num-classes", "17"]), (17, []), (19, ["--ignore-index", "0"])]
+)
+def test_other_classes_of_the_original_repository_need_names(tmp_path, capsys, channels, words):
+    theirs = peers.Original()
+    theirs.final_conv[0] = torch.nn.Conv2d(256, channels, 1)
+    torch.save({"model": theirs.state_dict(), "num_epochs": 30}, tmp_path / "theirs.pth")
+    words = ["data", str(tmp_path), "losses", "--is-evaluating-model", "--checkpoint-path", "theirs", *words]
+    assert original.main(words) == 2
+    error = capsys.readouterr().err
+    assert f"theirs.pth has {channels} classes, and a file of the original repository has no names of them" in error
+    assert f"give it some with deeplabv3 import {tmp_path}/theirs.pth --labels FILE.yaml" in error
+
+
 def test_training_again_overwrites_nothing(streets, trained):
     before = {path: path.read_bytes() for folder in trained for path in folder.rglob("*.*")}
     result = run(streets, *trained, *TRAIN)

@@ -85,7 +85,7 @@ def pack_split(
     planned = _planned(data_dir, samples)
     wanted = PackedSplit(target, split, data_dir.resolve(), label_set, _num_bytes(planned), planned)
     make_dir(out)
-    with only_writer(out):
+    with only_writer(out, is_shared=True):
         if target.exists():
             _require_packed(target)
             if not overwrite:

@@ -7,21 +7,16 @@ published name are the first ones of the file's SHA-256, as torch.hub has it.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPException
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from deeplabv3.distributed import is_first
 from deeplabv3.errors import CheckpointError, InputError, printable
-from deeplabv3.files import partial_of
+from deeplabv3.files import only_writer, partial_of
 from deeplabv3.progress import Progress
 
 TIMEOUT_SECONDS = 30
@@ -65,7 +60,7 @@ def download(url: str, path: Path) -> None:
     partial = partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone_in(path.parent):
+        with only_writer(path.parent, waiting=lambda: _tell_of_waiting(path.parent)):
             if path.is_file():  # while this process waited
                 return
             _fetch(url, partial)
@@ -81,32 +76,9 @@ def download(url: str, path: Path) -> None:
         ) from error
 
 
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes, and wait for one that holds it; where that is not possible, go on."""
-    try:
-        fcntl: Any = import_module("fcntl")
-        handle = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):  # Windows
-        yield
-        return
-    try:
-        _lock(fcntl, handle, folder)
-        yield
-    finally:
-        os.close(handle)  # and with it the lock
-
-
-def _lock(fcntl: Any, handle: int, folder: Path) -> None:
-    """Lock an open folder; a file system that has no locks is left without."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if is_first():
-            print(f"note: waiting for another process that downloads into {folder}", file=sys.stderr)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError:
-        return
+def _tell_of_waiting(folder: Path) -> None:
+    if is_first():
+        print(f"note: waiting for another process that downloads into {folder}", file=sys.stderr)
 
 
 def _fetch(url: str, partial: Path) -> None:

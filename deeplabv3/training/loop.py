@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from deeplabv3.data.loading import train_batches
 from deeplabv3.distributed import ending_together, everyones, is_first, num_processes, process_group
 from deeplabv3.errors import DatasetError, DeviceMemoryError
 from deeplabv3.evaluation.scores import number
-from deeplabv3.files import write_whole
+from deeplabv3.files import remove_partials, write_whole
 from deeplabv3.model.checkpoint import encode_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.progress import Progress
@@ -30,7 +30,7 @@ from deeplabv3.training.losses import class_weights_of
 from deeplabv3.training.page import page_is_current, write_run_page
 from deeplabv3.training.position import Position
 from deeplabv3.training.schedule import learning_rate, num_epochs, num_steps, phase_at
-from deeplabv3.training.state import config_yaml, restore, state_record, state_tensors, write_history
+from deeplabv3.training.state import RunPaths, config_yaml, restore, state_record, state_tensors, write_history
 from deeplabv3.training.step import Outcome, settle, step_batches, train_step
 from deeplabv3.training.stopping import Stopped, StopSignals
 from deeplabv3.training.stopwatch import Stopwatch
@@ -73,7 +73,6 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     last_done = position.epoch * steps_per_epoch + max(0, position.batch - 1)  # its epoch may have to be validated yet
     phase = phase_at(last_done, phases, steps_per_epoch)
     enter_phase(learner, phases[phase], config)
-    by_the_first(paths.prepare)
 
     def rate_at(step: int, waited: int) -> float:
         return learning_rate(step, phases, steps_per_epoch, config.poly_power, config.min_learning_rate, waited)
@@ -86,13 +85,14 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
             write_whole(target, content)
 
     # 4. Loop.
-    events = Events(paths.events, position.history) if config.tensorboard and is_first() else None
     validation: Validation | None = None
     outcomes: list[Outcome] = []
     ahead, pinned = range(position.epoch, epochs), run.device.type == "cuda"
     class_weights = class_weights_of(config.loss, run.shown, run.device)
     stream = train_batches(run.train_samples, run.label_set, config, ahead, position.batch, run.shown, pinned)
-    with StopSignals() as stop, closing(stream), telling_how_to_go_on(config, run.device):
+    with StopSignals() as stop, closing(stream), telling_how_to_go_on(config, run.device), _alone_in(paths):
+        by_the_first(remove_partials, paths.files)  # of a process that was killed
+        events = Events(paths.events, position.history) if config.tensorboard and is_first() else None
         batches = step_batches(stream, config.accumulation, class_weights, stop)
         try:
             for epoch in ahead:
@@ -144,10 +144,18 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
             raise _with_place(reason, where, paths.last) from reason
 
     # 5. Record: once more at the end, for a run that was killed between its last checkpoint and its log.
-    with telling_how_to_go_on(config, run.device, is_finished=True):
+    with telling_how_to_go_on(config, run.device, is_finished=True), _alone_in(paths):
         by_the_first(write_history, position.history, paths, paths.plots(epochs))
         _show_page(learner, validation, position.history, run)
     return position.history
+
+
+@contextmanager
+def _alone_in(paths: RunPaths) -> Iterator[None]:
+    """The folders of a run, which its first process holds against other runs for the time of a `with` statement."""
+    with ExitStack() as held:
+        by_the_first(lambda: held.enter_context(paths.for_one_run()))
+        yield
 
 
 def by_the_first(run: Callable[..., object], *arguments: Any) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.distributed import num_processes
 from deeplabv3.errors import CheckpointError
-from deeplabv3.files import make_dir, remove_partials
+from deeplabv3.files import make_dir, only_writer
 from deeplabv3.model.checkpoint import (
     SUFFIX,
     Checkpoint,
@@ -61,8 +62,7 @@ class RunPaths:
 
     Args:
         config: The run.
-        steps_per_epoch: Steps that an epoch has; `stem`, `kept`, `plots`, `files`, `prepare` and `existing` cannot do
-            without.
+        steps_per_epoch: Steps that an epoch has; `stem`, `kept`, `plots`, `files` and `existing` cannot do without.
     """
 
     def __init__(self, config: TrainConfig, steps_per_epoch: int | None = None) -> None:
@@ -91,15 +91,20 @@ class RunPaths:
         """Those that a run makes."""
         return self.run_dir, self.checkpoint_dir, self.losses_dir
 
-    def prepare(self) -> None:
-        """Make the folders, and remove what a process that was killed left half written in them.
+    @contextmanager
+    def for_one_run(self) -> Iterator[None]:
+        """The folders, made if need be, for the time of a `with` statement out of reach of another run.
 
         Raises:
-            OutputError: A folder cannot be made.
+            InputError: Another process writes into one of them.
+            OutputError: One cannot be made or opened.
         """
-        for folder in self.folders:
-            make_dir(folder)
-        remove_partials(self.files)
+        with ExitStack() as held:
+            for folder in self.folders:
+                make_dir(folder)
+            for folder in {folder.resolve(): folder for folder in self.folders}.values():
+                held.enter_context(only_writer(folder))
+            yield
 
     def stem(self, epoch: int) -> str:
         """The configured name of what is kept after `epoch` epochs."""

@@ -24,7 +24,7 @@ from deeplabv3.data.loading import train_batches
 from deeplabv3.data.packed import INDEX, packed_splits, read_index
 from deeplabv3.data.packing import JOURNAL, pack_split
 from deeplabv3.data.unpacking import unpack_split
-from deeplabv3.errors import DatasetError, OutputError
+from deeplabv3.errors import DatasetError, InputError, OutputError
 from deeplabv3.files import only_writer
 from tests.conftest import REPOSITORY, write_frame
 from tests.data.packs import pack, reasons
@@ -333,7 +333,7 @@ def test_original_that_is_there_is_left_alone(tmp_path, rng, change):
 def test_two_processes_do_not_pack_into_one_folder(copy):
     data, out = copy
     out.mkdir()
-    with only_writer(out), pytest.raises(OutputError, match="another process writes into .*; wait for it"):
+    with only_writer(out), pytest.raises(InputError, match="another process writes into .*; wait for it"):
         pack(data, out)
     assert pack(data, out)
 

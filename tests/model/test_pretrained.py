@@ -169,7 +169,7 @@ def test_download_without_locks(server, tmp_path, monkeypatch, error):
             raise error
         return NoLocks()
 
-    monkeypatch.setattr("deeplabv3.model.download.import_module", found)
+    monkeypatch.setattr("deeplabv3.files.import_module", found)
     download(server, tmp_path / "got.pth")
     assert (tmp_path / "got.pth").read_bytes() == Server.content
 

@@ -12,6 +12,7 @@ import torch
 from deeplabv3.config import Phase
 from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.errors import CheckpointError, DatasetError, InputError
+from deeplabv3.files import only_writer
 from deeplabv3.model.checkpoint import digest, read_checkpoint
 from deeplabv3.training import loop, validation
 from deeplabv3.training.loop import train
@@ -72,6 +73,42 @@ def test_leftovers_of_a_killed_run_are_removed(whole_run, tmp_path):
         path.write_text("half")
     train(replace(config, resume=True))
     assert list(config.run_dir.rglob("*.partial")) == [other]
+
+
+@pytest.mark.parametrize("which", ["run_dir", "checkpoint_dir", "losses_dir"])
+def test_two_runs_do_not_write_into_one_folder(train_config, tmp_path, which):
+    """Nothing that the other one writes is touched, nor begun; behind it the folder is free."""
+    folder = tmp_path / "held"
+    config = replace(train_config, **{which: folder})
+    folder.mkdir()
+    partial = folder / ".last.safetensors.partial"
+    partial.write_text("half")
+    with only_writer(folder), pytest.raises(InputError, match=f"^another process writes into {folder}; wait for it"):
+        train(config)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [partial]
+    for _ in range(2):
+        with only_writer(folder):
+            pass
+
+
+def test_run_holds_its_folders_to_its_end(whole_run, tmp_path, monkeypatch):
+    """Saves and the end included; links to one folder are one folder."""
+    config = replace(whole_run[0], run_dir=tmp_path / "run", checkpoint_dir=tmp_path / "link")
+    config.run_dir.mkdir()
+    config.checkpoint_dir.symlink_to(config.run_dir)
+    held = 0
+
+    def write(*arguments):
+        nonlocal held
+        with pytest.raises(InputError, match="another process writes into"):
+            only_writer(config.run_dir).__enter__()
+        write_history(*arguments)
+        held += 1
+
+    monkeypatch.setattr(loop, "write_history", write)
+    assert len(train(config)) == held - 1  # once more at the end
+    with only_writer(config.run_dir):
+        pass
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
