@@ -18,6 +18,12 @@ REPOSITORY = Path(__file__).parent.parent
 # Processes that tests start compute as `one_thread` does: the sums of two threads have other last digits.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# Nor do they hear of a proxy for the servers of tests, of a token, or of torchrun around the tests.
+for name in ("no_proxy", "NO_PROXY"):
+    os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost", "::1"]))
+for name in ("DEEPLABV3_TOKEN", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+    os.environ.pop(name, None)
+
 settings.register_profile("everyday", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("everyday")
 

@@ -137,6 +137,23 @@ def test_frame_that_comes_again_is_augmented_anew(train_config):
     assert len(set(found)) == 6 > len({name for name, _ in found})
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_crop_that_was_drawn_for_a_class_shows_it(train_config, tmp_path, rng, workers):
+    """Four pixels of a bus in a frame of which a crop shows a sixtieth."""
+    for index in range(6):
+        image, label = rng.integers(0, 256, (120, 240, 3), dtype="uint8"), np.full((120, 240), 7, np.uint8)
+        row, column = rng.integers(0, 119), rng.integers(0, 239)
+        label[row : row + 2, column : column + 2] = 28
+        write_frame(tmp_path, f"a_000000_00000{index}", image, label)
+    config = replace(train_config, class_sampling=1.0, crop_size=(20, 24), scale_range=(1, 1), num_workers=workers)
+    bus, frames = 15, find_samples(tmp_path, "train")
+    labels = [batch.label for batch in train_batches(frames, CITYSCAPES, config, range(3), 0, shown(*[{bus}] * 6))]
+    assert all((label == bus).any() for label in torch.cat(labels))
+    config = replace(config, class_sampling=0.0)
+    labels = [batch.label for batch in train_batches(frames, CITYSCAPES, config, range(3), 0)]
+    assert sum((label == bus).any() for label in torch.cat(labels)) < 9  # of 18
+
+
 def test_no_class_to_draw_for_is_told(train_config):
     with pytest.raises(InputError, match="class_sampling is 0.5 and no training frame shows a class that is trained"):
         epoch_keys(6, replace(train_config, class_sampling=0.5), 0, shown(*[()] * 6))

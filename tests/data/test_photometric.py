@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,17 @@ from deeplabv3.data.photometric import draw_color, recolored
 @pytest.mark.parametrize(
     ("change", "amount", "before", "after"),
     [
+        ("_brightness", 0.0, (10, 20, 30), (-22, -12, -2)),
         ("_brightness", 1.0, (10, 20, 30), (42, 52, 62)),
         ("_contrast", 0.0, (10, 20, 30), (5, 10, 15)),
+        ("_contrast", 1.0, (10, 20, 30), (15, 30, 45)),
+        ("_saturation", 0.0, (100, 0, 0), (64.95, 14.95, 14.95)),  # halfway to its grey of 29.9
         ("_saturation", 0.5, (10, 20, 30), (10, 20, 30)),
+        ("_saturation", 1.0, (100, 0, 0), (135.05, -14.95, -14.95)),
         ("_hue", 0.5, (10, 20, 30), (10, 20, 30)),
+        # 100 / 3 of grey, and 200 / 3 of what is turned, of which red has the cosine of the angle to its axis.
+        ("_hue", 0.0, (100, 0, 0), [100 / 3 + 200 / 3 * math.cos(math.radians(36 + axis)) for axis in (0, 120, 240)]),
+        ("_hue", 1.0, (100, 0, 0), [100 / 3 + 200 / 3 * math.cos(math.radians(36 + axis)) for axis in (0, 240, 120)]),
     ],
 )
 def test_each_change_is_its_formula(change, amount, before, after):
@@ -33,6 +42,25 @@ def test_hue_turns_by_at_most_36_degrees(amount):
     along = np.array([[1, -0.5, -0.5], [0, 3**0.5 / 2, -(3**0.5) / 2]])
     seen = [complex(*(along @ color)) for color in ([90.0, 40.0, 30.0], photometric._hue(amount)[:, :3] @ [90, 40, 30])]
     assert abs(np.angle(seen[1] / seen[0], deg=True)) == pytest.approx(36)
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.5, 1.0])
+def test_changes_are_composed_in_their_order(amount):
+    """Contrast is of what brightness made, saturation of that, and hue is last."""
+
+    class Chance:
+        def __init__(self):
+            self.drawn = iter([0.0, amount] * 4)
+
+        def random(self):
+            return next(self.drawn)
+
+    wanted = np.array([10.0, 200.0, 60.0])
+    for change in ("_brightness", "_contrast", "_saturation", "_hue"):
+        matrix = getattr(photometric, change)(amount)
+        wanted = matrix[:, :3] @ wanted + matrix[:, 3]
+    matrix = draw_color(Chance())
+    np.testing.assert_allclose(matrix[:, :3] @ (10, 200, 60) + matrix[:, 3], wanted)
 
 
 def test_half_of_the_samples_are_changed_by_each():

@@ -15,6 +15,7 @@ from deeplabv3.data.frames import read_labels
 from deeplabv3.data.images import read_image
 from deeplabv3.data.labels import CITYSCAPES, LabelSet
 from deeplabv3.errors import DatasetError, InputError, OutputError
+from deeplabv3.evaluation import submission
 from deeplabv3.evaluation.submission import MAX_MEMBER_BYTES, check_submission, submit
 from deeplabv3.model.checkpoint import write_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
@@ -154,6 +155,26 @@ def test_huge_member_is_not_unpacked(config, maps):
     lying.close()
     with pytest.raises(DatasetError, match="has 3 faults(.*\n.*bytes unpacked; a label map has less){3}"):
         check_submission(replace(config, model=None, inference=InferenceConfig(), check=path))
+
+
+def test_member_is_never_read_beyond_the_limit(config, maps, monkeypatch):
+    """Whatever its directory claims: what is asked for is what is unpacked."""
+    real, asked = zipfile.ZipExtFile.read, []
+
+    def read(file, n=-1):
+        asked.append(n)
+        return real(file, n)
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", read)
+    faults(config, [*list(maps.items())[1:], ("z.png", b"")])
+    assert asked == [MAX_MEMBER_BYTES + 1] * (len(maps) - 1)
+
+
+def test_submission_that_would_be_refused_is_not_written(config, monkeypatch):
+    monkeypatch.setattr(submission, "png_of", lambda values: png(values[:, :-1]))
+    with pytest.raises(DatasetError, match="would be refused, so it is not written:(\n  .*64x95.*){3}"):
+        submit(config)
+    assert not list(config.out.parent.glob("*s.zip*"))
 
 
 def odd_zip(changes):

@@ -31,6 +31,17 @@ def config(train_config, tmp_path):
     )
 
 
+def moved(after, before, part="model/"):
+    """The weights that are others; statistics are those of the data in any case."""
+    pairs = {name: (after.part(part)[name], value) for name, value in before.part("model/").items()}
+    return {
+        name
+        for name, (now, value) in pairs.items()
+        if value.is_floating_point() and "running" not in name
+        if now.shape != value.shape or (now - value).abs().max() > 1e-6
+    }
+
+
 def weights_after(config):
     train(config)
     return read_checkpoint(config.run_dir / "checkpoints" / "last.safetensors")
@@ -40,17 +51,23 @@ def test_network_and_weights_are_those_of_the_file(config):
     after, before = weights_after(config), read_checkpoint(config.weights)
     assert after.record["model"]["stem"] == "deep"
     assert after.record["model"]["output_stride"] == 8
-    for name, value in before.part("model/").items():
-        if value.is_floating_point() and "running" not in name:
-            torch.testing.assert_close(after.part("model/")[name], value, rtol=0, atol=1e-6)
+    assert not moved(after, before)
 
 
-def test_other_classes_begin_with_a_new_classifier_alone(config, capsys):
-    after, before = weights_after(replace(config, ignored_classes=("train",))), read_checkpoint(config.weights)
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_other_classes_begin_with_new_classifiers_alone(config, capsys, auxiliary):
+    """The average, which nothing but the weights that it begins with comes into, too."""
+    channels = 8 if auxiliary else 0
+    network = ModelConfig(backbone="resnet18", width=16, aspp_channels=8, auxiliary_channels=channels)
+    DeepLabV3(network).save(config.weights)
+    options = replace(config, ignored_classes=("train",), average_decay=0.9)
+    after, before = weights_after(options), read_checkpoint(config.weights)
     assert "was trained on 19 classes of cityscapes; the classifier for the 18" in capsys.readouterr().err
-    assert after.part("model/")["classifier.weight"].shape[0] == 18
-    name = "aspp.project.0.weight"
-    torch.testing.assert_close(after.part("model/")[name], before.part("model/")[name], rtol=0, atol=1e-6)
+    classifiers = ["classifier", *["auxiliary_head.2"] * auxiliary]
+    for part in ("model/", "average/"):
+        changed = moved(after, before, part)
+        assert changed == {f"{name}.{kind}" for name in classifiers for kind in ("weight", "bias")}
+        assert {after.part(part)[name].shape[0] for name in changed} == {18}
 
 
 def test_run_that_began_so_is_resumed(config):
