@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
-from deeplabv3.config import TrainConfig
+from deeplabv3.config import ModelConfig, TrainConfig
 from deeplabv3.errors import InputError, printable
 from deeplabv3.records import config_fields, from_record, read_yaml, to_record
 
@@ -30,11 +30,23 @@ def parse_arguments(verb: str, cls: type, positional: Sequence[str], words: Sequ
         InputError: A flag is unknown, or a value is missing or not possible.
     """
     parser = make_parser(verb, cls, positional)
-    values = parser.parse_args(_normalised(words, cls)).as_dict()
+    normalised = _normalised(words, cls)
+    values = parser.parse_args(normalised).as_dict()
     for name, value in values.items():  # within a tuple, the parser leaves what it makes of a dictionary
         if isinstance(value, tuple):
             values[name] = tuple(item.as_dict() if hasattr(item, "as_dict") else item for item in value)
-    return from_record(cls, values)
+    config: Any = from_record(cls, values)
+    if isinstance(config, TrainConfig) and config.weights is not None:
+        _require_network_untyped(config, normalised)
+    return config
+
+
+def _require_network_untyped(config: TrainConfig, words: Sequence[str]) -> None:
+    """Refuse a flag of the network beside weights that come with theirs, be it the default: here alone is that seen."""
+    typed = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
+    for name in config_fields(ModelConfig):
+        if name in typed and name != "dropout":
+            raise config.twice_described(name)
 
 
 def make_parser(verb: str, cls: type, positional: Sequence[str]) -> Any:

@@ -154,6 +154,10 @@ def bad(tmp_path_factory) -> Path:
             ["train", "{streets}", "{tmp}/run", "--multi-grid", "[1,2"],
             "--multi-grid: expected list in brackets, null",
         ),
+        (
+            ["train", "{streets}", "{tmp}/run", "--weights", "{bad}/net", "--output-stride", "16"],  # the default
+            "output_stride is given, but the network is that of --weights {bad}/net; leave it out, or begin",
+        ),
         (["train", "{streets}", "{tmp}/" + 300 * "x", *TINY], "File name too long"),
         (["train", "{streets}", "{tmp}/run", "--labels", "{tmp}/no.yaml"], "label set {tmp}/no.yaml cannot be read"),
         (["train", "{streets}", "{tmp}/run", "--ignored-classes", "[moon]"], "trains no class 'moon' to ignore"),

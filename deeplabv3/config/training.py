@@ -10,6 +10,7 @@ from typing import Literal
 from deeplabv3.config.checks import MAX_SCALE, require, require_num_workers, require_output_stride, require_precision
 from deeplabv3.config.losses import LossConfig
 from deeplabv3.config.model import ModelConfig
+from deeplabv3.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +199,17 @@ class TrainConfig:
         if self.weights is None:
             return self.model
         return ModelConfig(dropout=self.model.dropout, num_classes=self.model.num_classes)
+
+    def twice_described(self, name: str) -> InputError:
+        """What to raise where an option describes the network although it comes with `weights`.
+
+        Args:
+            name: The option.
+        """
+        return InputError(
+            f"{name} is given, but the network is that of --weights {self.weights}; leave it out, or begin with "
+            "--backbone-weights"
+        )
 
     @property
     def step_images(self) -> int:

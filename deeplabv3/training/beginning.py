@@ -153,10 +153,7 @@ def completed(
         asked = to_record(config.asked_model)
         described = [name for name, value in to_record(model).items() if value != asked[name]]
         if described:
-            raise InputError(
-                f"{described[0]} is given, but the network is that of --weights {config.weights}; leave it out, or "
-                "begin with --backbone-weights"
-            )
+            raise config.twice_described(described[0])
         if begun is None:
             network = model_config_of(open_checkpoint(config.weights))
         else:  # the file that the run began with is needed no more
