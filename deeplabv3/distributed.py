@@ -13,7 +13,7 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
@@ -115,6 +115,17 @@ def ending_together() -> Iterator[None]:
     for one in gather([error]):
         if one is not None:
             raise one
+
+
+def by_the_first(run: Callable[..., object], *arguments: Any) -> None:
+    """Let the first process do something; the others wait for it, and end where it fails.
+
+    Raises:
+        InputError: What it raised, in all processes.
+    """
+    with ending_together():
+        if is_first():
+            run(*arguments)
 
 
 @contextmanager

@@ -69,8 +69,8 @@ def only_writer(path: Path, *, waiting: Callable[[], None] | None = None, is_sha
     Args:
         path: The folder, which is there.
         waiting: Called before another process that has it is waited for; with None that is refused.
-        is_shared: Whether processes that this one forks write there too and hold it for as long as they live; else
-            one that outlives this process would keep the next one out.
+        is_shared: Whether processes that this one forks (not those that it starts in another way) write there too and
+            hold it for as long as they live; else one that outlives this process would keep the next one out.
 
     Raises:
         InputError: Another process has it.
@@ -92,9 +92,12 @@ def only_writer(path: Path, *, waiting: Callable[[], None] | None = None, is_sha
         yield
     finally:
         if is_shared or handle in _UNSHARED:  # it is not in a forked process
-            _UNSHARED.discard(handle)
+            with suppress(OSError):
+                if not is_shared:
+                    fcntl.flock(handle, fcntl.LOCK_UN)  # whoever else has the handle
             with suppress(OSError):  # nothing was written through it
                 os.close(handle)
+            _UNSHARED.discard(handle)
 
 
 _UNSHARED: set[int] = set()
@@ -119,7 +122,8 @@ def _lock(fcntl: Any, handle: int, path: Path, waiting: Callable[[], None] | Non
         if waiting is None:
             raise InputError(f"another process writes into {path}; wait for it, or choose another folder") from error
         waiting()
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError:
         return
 

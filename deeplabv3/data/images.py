@@ -18,6 +18,7 @@ from deeplabv3.data.findings import Unsound
 from deeplabv3.data.formats import FORMATS
 from deeplabv3.data.headers import grey_levels
 from deeplabv3.data.labels import UNKNOWN, LabelSet
+from deeplabv3.data.pngs import Header
 from deeplabv3.errors import DatasetError
 
 Pixels = npt.NDArray[np.uint8]
@@ -155,9 +156,7 @@ def read_label_values(path: Path, content: bytes | None = None) -> Pixels:
         image, header = decode(file, ("PNG",), MAX_PIXELS)
     if image.mode not in ("L", "P"):
         raise DatasetError(f"{path} has mode {image.mode}; a label is a single-channel 8-bit PNG of class numbers")
-    if image.mode == "L" and header is not None and header.bits != 8:  # which Pillow would spread over 0..255
-        seen = f"{header.bits} bits a pixel"
-        raise DatasetError(f"{path} has {seen}; a label is a single-channel 8-bit PNG of class numbers")
+    _require_eight_bits(path, image, header, "a label is a single-channel 8-bit PNG of class numbers")
     return np.asarray(image)
 
 
@@ -170,10 +169,18 @@ def read_instances(path: Path, content: bytes | None = None) -> InstanceIds:
         uint16 `(H, W)`.
     """
     with one_error(path), _source(path, content) as file:
-        image, _ = decode(file, ("PNG",), MAX_PIXELS)
+        image, header = decode(file, ("PNG",), MAX_PIXELS)
+    allowed = "instance ids are a single-channel 16-bit PNG"
     if image.mode not in ("I;16", "L"):
-        raise DatasetError(f"{path} has mode {image.mode}; instance ids are a single-channel 16-bit PNG")
+        raise DatasetError(f"{path} has mode {image.mode}; {allowed}")
+    _require_eight_bits(path, image, header, allowed)
     return np.asarray(image).astype(np.uint16, copy=False)
+
+
+def _require_eight_bits(path: Path, image: Image.Image, header: Header | None, allowed: str) -> None:
+    """Refuse grey values of 2 or 4 bits, which Pillow would spread over 0..255."""
+    if image.mode == "L" and header is not None and header.bits != 8:
+        raise DatasetError(f"{path} has {header.bits} bits a pixel; {allowed}")
 
 
 def _source(path: Path, content: bytes | None) -> AbstractContextManager[BinaryIO]:

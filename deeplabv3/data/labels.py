@@ -98,6 +98,11 @@ class LabelSet:
                 "a class without train_id takes its position in the list, so those with one stand last"
             )
 
+        if len(self.classes) == 256 and all(row.train_id != IGNORE_INDEX for row in self.classes):
+            raise DatasetError(
+                f"{where}: all 256 ids are classes, and none is left for no class; ignore one, or merge two"
+            )
+
     @cached_property
     def evaluated(self) -> tuple[LabelClass, ...]:
         """The classes that are trained and scored, by trainId; the first row of a trainId stands for it."""

@@ -215,8 +215,8 @@ def require_values(tensors: dict[str, Tensor]) -> None:
     """Require numbers that a network can compute with.
 
     Raises:
-        Refused: One is NaN or infinite.
+        Refused: One is NaN or infinite, or becomes so in float32.
     """
     for name, value in tensors.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
             raise Refused(f"has NaN or infinite values in {shown(name)}; use a checkpoint from before that")

@@ -179,10 +179,10 @@ def describe(tensors: Mapping[str, Tensor], kind: str, foreign: Foreign) -> Mode
         values["low_level_channels"] = shape("decoder.low_level.0.weight")[0]
     if "auxiliary_head.2.weight" in tensors:
         values["auxiliary_channels"] = shape("auxiliary_head.2.weight")[1]
-    if values["num_classes"] > UNKNOWN:
+    if values["num_classes"] >= UNKNOWN:
         raise CheckpointError(
-            f"{foreign.path} has {values['num_classes']:,} classes; label PNGs hold at most {UNKNOWN}: give a network "
-            "of fewer"
+            f"{foreign.path} has {values['num_classes']:,} classes; label PNGs hold at most {UNKNOWN - 1}: give a "
+            "network of fewer"
         )
     try:
         return ModelConfig(**values)

@@ -194,11 +194,7 @@ def checkpoint_to_resume(
             record that is damaged, was on other classes, or was stopped within an epoch whose batches are others now.
     """
     if not config.resume:
-        there = paths.existing()
-        if there:
-            raise InputError(
-                f"{there[0]} is there already: add --resume to go on with its run, or choose another folder"
-            )
+        paths.require_unused()
         return None
     if begun is not None:
         return _fitting(begun, paths, config, label_set, epoch_content)

@@ -1,10 +1,10 @@
-"""Training: one function, read from top to bottom: set up, build, resume, loop, record."""
+"""Training: one function, `_train`, read from top to bottom: set up, build, resume, loop, record."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ import torch
 
 from deeplabv3.config import InferenceConfig, TrainConfig
 from deeplabv3.data.loading import train_batches
-from deeplabv3.distributed import ending_together, everyones, is_first, num_processes, process_group
+from deeplabv3.distributed import by_the_first, everyones, is_first, num_processes, process_group
 from deeplabv3.errors import DatasetError, DeviceMemoryError
 from deeplabv3.evaluation.scores import number
-from deeplabv3.files import remove_partials, write_whole
+from deeplabv3.files import write_whole
 from deeplabv3.model.checkpoint import encode_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.progress import Progress
@@ -25,6 +25,7 @@ from deeplabv3.report.tables import percent
 from deeplabv3.training.beginning import Run, load_initial_weights, reopened, set_up
 from deeplabv3.training.endings import telling_how_to_go_on
 from deeplabv3.training.events import Events
+from deeplabv3.training.folders import held_folders
 from deeplabv3.training.learner import Learner, enter_phase, make_learner, set_training
 from deeplabv3.training.losses import class_weights_of
 from deeplabv3.training.page import page_is_current, write_run_page
@@ -37,7 +38,6 @@ from deeplabv3.training.stopwatch import Stopwatch
 from deeplabv3.training.validation import Validation, validate
 
 
-@process_group()
 def train(config: TrainConfig) -> list[dict[str, Any]]:
     """Train DeepLab V3, or go on training it; under torchrun, all processes together.
 
@@ -56,6 +56,12 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
         ProcessError: Another process of the run has ended.
         Stopped: SIGINT or SIGTERM came; the run is saved.
     """
+    with process_group(), held_folders(config) as make_folders:
+        return _train(config, make_folders)
+
+
+def _train(config: TrainConfig, make_folders: Callable[[RunPaths], None]) -> list[dict[str, Any]]:
+    """What `train` does, in folders that no other run writes into."""
     # 1. Set up: everything that can be wrong is found out before anything is written.
     run = set_up(config)
     config, paths, phases, steps_per_epoch = run.config, run.paths, run.config.phases, run.steps_per_epoch
@@ -73,6 +79,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
     last_done = position.epoch * steps_per_epoch + max(0, position.batch - 1)  # its epoch may have to be validated yet
     phase = phase_at(last_done, phases, steps_per_epoch)
     enter_phase(learner, phases[phase], config)
+    make_folders(paths)
 
     def rate_at(step: int, waited: int) -> float:
         return learning_rate(step, phases, steps_per_epoch, config.poly_power, config.min_learning_rate, waited)
@@ -85,14 +92,13 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
             write_whole(target, content)
 
     # 4. Loop.
+    events = Events(paths.events, position.history) if config.tensorboard and is_first() else None
     validation: Validation | None = None
     outcomes: list[Outcome] = []
     ahead, pinned = range(position.epoch, epochs), run.device.type == "cuda"
     class_weights = class_weights_of(config.loss, run.shown, run.device)
     stream = train_batches(run.train_samples, run.label_set, config, ahead, position.batch, run.shown, pinned)
-    with StopSignals() as stop, closing(stream), telling_how_to_go_on(config, run.device), _alone_in(paths):
-        by_the_first(remove_partials, paths.files)  # of a process that was killed
-        events = Events(paths.events, position.history) if config.tensorboard and is_first() else None
+    with StopSignals() as stop, closing(stream), telling_how_to_go_on(config, run.device):
         batches = step_batches(stream, config.accumulation, class_weights, stop)
         try:
             for epoch in ahead:
@@ -144,29 +150,10 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
             raise _with_place(reason, where, paths.last) from reason
 
     # 5. Record: once more at the end, for a run that was killed between its last checkpoint and its log.
-    with telling_how_to_go_on(config, run.device, is_finished=True), _alone_in(paths):
+    with telling_how_to_go_on(config, run.device, is_finished=True):
         by_the_first(write_history, position.history, paths, paths.plots(epochs))
         _show_page(learner, validation, position.history, run)
     return position.history
-
-
-@contextmanager
-def _alone_in(paths: RunPaths) -> Iterator[None]:
-    """The folders of a run, which its first process holds against other runs for the time of a `with` statement."""
-    with ExitStack() as held:
-        by_the_first(lambda: held.enter_context(paths.for_one_run()))
-        yield
-
-
-def by_the_first(run: Callable[..., object], *arguments: Any) -> None:
-    """Let the first process do something; the others wait for it, and end where it fails.
-
-    Raises:
-        InputError: What it raised, in all processes.
-    """
-    with ending_together():
-        if is_first():
-            run(*arguments)
 
 
 def _show(events: Events | None, entry: dict[str, Any], learner: Learner, run: Run) -> None:

@@ -58,22 +58,6 @@ def cross_entropy(logits: Tensor, label: Tensor, class_weights: Tensor | None = 
     return loss_of(logits, None, label, LossConfig(), class_weights)
 
 
-def dice(logits: Tensor, label: Tensor) -> Tensor:
-    """Dice loss of the softmax, the mean over the classes that the batch shows (`overlaps.dice_of`).
-
-    Args and Returns are those of `loss_of`.
-    """
-    return _loss(logits, Pixels.of(logits, label), None, 1.0, 0.0)
-
-
-def lovasz_softmax(logits: Tensor, label: Tensor) -> Tensor:
-    """Lovasz-softmax over the batch, the mean over the classes that it shows (`overlaps.lovasz_of`).
-
-    Args and Returns are those of `loss_of`.
-    """
-    return _loss(logits, Pixels.of(logits, label), None, 0.0, 1.0)
-
-
 def class_weights_of(config: LossConfig, class_pixels: ClassPixels | None, device: torch.device) -> Tensor | None:
     """The weights of the classes, float32 `(K,)` on `device`, or None where all weigh alike.
 

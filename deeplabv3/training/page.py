@@ -30,7 +30,8 @@ def page_is_current(folder: Path, history: History) -> bool:
 
 
 def _source(history: History) -> str:
-    return f"{len(history)} epochs of training, the weights of the last"
+    steps = history[-1]["step"]  # the last epoch may have been cut short, and gone on with
+    return f"{len(history)} epochs of training with {steps} steps, the weights of the last"
 
 
 def write_run_page(folder: Path, model: DeepLabV3, scores: Scores, history: History, run: Run) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ from deeplabv3.config.checks import require
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.distributed import num_processes
-from deeplabv3.errors import CheckpointError
-from deeplabv3.files import make_dir, only_writer
+from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.model.checkpoint import (
     SUFFIX,
     Checkpoint,
@@ -62,7 +60,7 @@ class RunPaths:
 
     Args:
         config: The run.
-        steps_per_epoch: Steps that an epoch has; `stem`, `kept`, `plots`, `files` and `existing` cannot do without.
+        steps_per_epoch: Steps that an epoch has; `stem` and all that is made of it cannot do without.
     """
 
     def __init__(self, config: TrainConfig, steps_per_epoch: int | None = None) -> None:
@@ -91,21 +89,6 @@ class RunPaths:
         """Those that a run makes."""
         return self.run_dir, self.checkpoint_dir, self.losses_dir
 
-    @contextmanager
-    def for_one_run(self) -> Iterator[None]:
-        """The folders, made if need be, for the time of a `with` statement out of reach of another run.
-
-        Raises:
-            InputError: Another process writes into one of them.
-            OutputError: One cannot be made or opened.
-        """
-        with ExitStack() as held:
-            for folder in self.folders:
-                make_dir(folder)
-            for folder in {folder.resolve(): folder for folder in self.folders}.values():
-                held.enter_context(only_writer(folder))
-            yield
-
     def stem(self, epoch: int) -> str:
         """The configured name of what is kept after `epoch` epochs."""
         config = self._options
@@ -131,6 +114,17 @@ class RunPaths:
         """The files that the run would write and that are there already."""
         files = (*self.files, *event_files(self.events), *pictures_in(self.report_dir))
         return [path for path in files if path.exists()]
+
+    def require_unused(self) -> None:
+        """Refuse to begin a run where one is.
+
+        Raises:
+            InputError: A file that the run would write is there already.
+        """
+        if there := self.existing():
+            raise InputError(
+                f"{there[0]} is there already: add --resume to go on with its run, or choose another folder"
+            )
 
 
 def write_history(history: History, paths: RunPaths, plots: Sequence[Path] = ()) -> None:

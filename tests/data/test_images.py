@@ -160,6 +160,19 @@ def test_every_truncation_of_a_label_is_refused(tmp_path):
             read_label(path, CITYSCAPES)
 
 
+@pytest.mark.parametrize("read", [read_label_values, read_instances])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_values_of_few_bits_are_no_class_numbers(tmp_path, read, bits):
+    """Pillow would spread them over 0..255."""
+    values = np.array([[0, 1], [1, 0]])
+    (tmp_path / "a.png").write_bytes(png(values, bits, 0))
+    if bits == 8:
+        np.testing.assert_array_equal(read(tmp_path / "a.png"), values)
+    else:
+        with pytest.raises(DatasetError, match=f"a.png has ({bits} bits a pixel|mode 1); "):
+            read(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("read", [read_image, read_label_values, read_instances])
 def test_huge_file_is_refused_before_it_is_read(tmp_path, read):
     (tmp_path / "a.png").write_bytes(png(LABEL, 8, 0))

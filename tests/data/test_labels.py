@@ -81,6 +81,12 @@ def test_dictionary_round_trip(labels):
         ("classes: [{name: a, id: 0, color: [0, 0, 0]}]\nignored_ids: [0]", "id 0 is given twice"),
         ("classes: [{name: a, id: 0, color: [0, 0, 0], train_id: 1}]", "run from 0 without a gap"),
         ("classes: [{name: a, id: 0, color: [0, 0, 0]}]\nvoid: 3", "unknown key 'void'"),
+        (
+            "classes: ["
+            + ", ".join(f"{{name: c{i}, id: {i}, color: [0, 0, 0], train_id: {i % 9}}}" for i in range(256))
+            + "]",
+            "all 256 ids are classes, and none is left for no class",
+        ),
         ("classes: 5", "classes is 5; write a list"),
         ("classes: [road]", "does not fit"),
         ("classes: [{name: a, id: 0, color: [0, 0, 0]}]\nignored_ids: 255", "ignored_ids is 255; write a list"),

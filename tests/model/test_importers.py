@@ -231,10 +231,10 @@ def test_name_that_comes_twice_is_reported():
 
 def test_more_classes_than_label_pngs_hold(tensors):
     end = {
-        "classifier.classifier.4.weight": torch.zeros(300, 256, 1, 1),
-        "classifier.classifier.4.bias": torch.zeros(300),
+        "classifier.classifier.4.weight": torch.zeros(254, 256, 1, 1),
+        "classifier.classifier.4.bias": torch.zeros(254),
     }
-    assert "f.pth has 300 classes; label PNGs hold at most 254" in refused(tensors | end)
+    assert "f.pth has 254 classes; label PNGs hold at most 253" in refused(tensors | end)
 
 
 def test_halves_become_floats_and_whole_numbers_are_refused(tensors):
@@ -244,6 +244,17 @@ def test_halves_become_floats_and_whole_numbers_are_refused(tensors):
     halves = import_weights(Foreign(Path("f.pth"), changed(torch.float16), {})).tensors
     assert {value.dtype for value in halves.values()} == {torch.float32, torch.int64}
     assert "backbone.conv1.weight is of torch.int8 instead of float32" in refused(changed(torch.int8))
+
+
+def test_values_that_floats_cannot_hold_are_refused(tmp_path, tensors):
+    """A double of 1e300 would become infinite behind the look for such values."""
+    torch.save({**tensors, "backbone.conv1.weight": tensors["backbone.conv1.weight"].double()}, tmp_path / "a.pth")
+    read_foreign(tmp_path / "a.pth")
+    torch.save(
+        {**tensors, "backbone.conv1.weight": torch.full((64, 3, 7, 7), 1e300, dtype=torch.float64)}, tmp_path / "b.pth"
+    )
+    with pytest.raises(CheckpointError, match=r"b.pth has NaN or infinite values in backbone.conv1.weight"):
+        read_foreign(tmp_path / "b.pth")
 
 
 @pytest.mark.parametrize("name", ["efficientnet-b0", "tu-resnet18"])

@@ -159,7 +159,7 @@ def test_of_several_processes_one_downloads_and_the_others_wait(server, tmp_path
 @pytest.mark.parametrize("error", [OSError(95, "no locks here"), ImportError("no fcntl")])
 def test_download_without_locks(server, tmp_path, monkeypatch, error):
     class NoLocks:
-        LOCK_EX = LOCK_NB = 0
+        LOCK_EX = LOCK_NB = LOCK_UN = 0
 
         def flock(self, *_):
             raise error

@@ -209,9 +209,9 @@ def test_page_of_a_run_that_went_on_is_not_taken_for_its_end(train_config, monke
     with monkeypatch.context() as patch:
         patch.setattr(loop, "write_run_page", lambda *_: None)
         train(config)
-    assert "1 epochs of training" in page.read_text()
+    assert "1 epochs of training with 2 steps" in page.read_text()
     train(config)
-    assert "2 epochs of training" in page.read_text()
+    assert "2 epochs of training with 4 steps" in page.read_text()
 
 
 def test_page_of_another_run_is_not_overwritten(train_config):

@@ -8,7 +8,7 @@ import torch
 
 from deeplabv3.config import LossConfig
 from deeplabv3.data.labels import IGNORE_INDEX
-from deeplabv3.training.losses import cross_entropy, dice, loss_of, lovasz_softmax
+from deeplabv3.training.losses import Pixels, _loss, cross_entropy, loss_of
 
 K = 4
 WEIGHTS = torch.tensor([0.5, 2.0, 0.0, 3.0])
@@ -22,6 +22,14 @@ def batch(ignored=0.3, shape=(2, K, 3, 5), dtype=torch.float64, seed=0):
     label = torch.randint(0, shape[1], (shape[0], *shape[2:])).to(torch.uint8)
     label[torch.rand(label.shape) < ignored] = IGNORE_INDEX
     return logits, label
+
+
+def dice(logits, label):
+    return _loss(logits, Pixels.of(logits, label), None, 1.0, 0.0)
+
+
+def lovasz_softmax(logits, label):
+    return _loss(logits, Pixels.of(logits, label), None, 0.0, 1.0)
 
 
 def labelled_rows(logits, label):

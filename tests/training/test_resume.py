@@ -91,24 +91,45 @@ def test_two_runs_do_not_write_into_one_folder(train_config, tmp_path, which):
             pass
 
 
+def require_held(folder):
+    with pytest.raises(InputError, match="another process writes into"):
+        only_writer(folder).__enter__()
+
+
+def watched(monkeypatch, name, watch):
+    """Has a function called before one of the loop's, each time."""
+    real = getattr(loop, name)
+    monkeypatch.setattr(loop, name, lambda *arguments: (watch(), real(*arguments))[1])
+
+
 def test_run_holds_its_folders_to_its_end(whole_run, tmp_path, monkeypatch):
-    """Saves and the end included; links to one folder are one folder."""
+    """Two names of one folder are one."""
     config = replace(whole_run[0], run_dir=tmp_path / "run", checkpoint_dir=tmp_path / "link")
     config.run_dir.mkdir()
     config.checkpoint_dir.symlink_to(config.run_dir)
-    held = 0
-
-    def write(*arguments):
-        nonlocal held
-        with pytest.raises(InputError, match="another process writes into"):
-            only_writer(config.run_dir).__enter__()
-        write_history(*arguments)
-        held += 1
-
-    monkeypatch.setattr(loop, "write_history", write)
-    assert len(train(config)) == held - 1  # once more at the end
+    held = []
+    for name in ("set_up", "train_step", "write_history"):
+        watched(monkeypatch, name, lambda name=name: held.append((name, require_held(config.run_dir))))
+    train(config)
+    assert len({name for name, _ in held}) == 3
+    assert held[-1][0] == "write_history"  # the one at the end
     with only_writer(config.run_dir):
         pass
+
+
+def test_new_run_holds_folders_that_it_made(whole_run, tmp_path, monkeypatch):
+    config = replace(whole_run[0], run_dir=tmp_path / "run")
+    watched(monkeypatch, "train_step", lambda: [require_held(folder) for folder in RunPaths(config).folders])
+    train(config)
+
+
+def test_run_that_came_and_went_meanwhile_is_not_overwritten(whole_run, tmp_path, monkeypatch):
+    """Neither had made its folder when both had found none."""
+    config = replace(whole_run[0], run_dir=tmp_path / "run")
+    monkeypatch.setattr(loop, "load_initial_weights", lambda *_: shutil.copytree(whole_run[0].run_dir, config.run_dir))
+    with pytest.raises(InputError, match=r"is there already: add --resume to go on with its run"):
+        train(config)
+    assert final_state(config) == final_state(whole_run[0])
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
