@@ -1,6 +1,9 @@
 """What the tests share: a tiny data set, a tiny network, golden files."""
 
 import os
+import random
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +101,14 @@ def golden():
         assert text == path.read_text(), f"{name} changed: look at it, then accept it with `make golden`"
 
     return compare
+
+
+def free_port():
+    """One that nobody has; nor is it given to a connection before it is used, since the system gives those others."""
+    while True:
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("", random.SystemRandom().randrange(10_000, 30_000)))
+            return free.getsockname()[1]
 
 
 def write_frame(root: Path, name: str, image: np.ndarray, label_ids: np.ndarray | None, split: str = "train") -> Path:

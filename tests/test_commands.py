@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from deeplabv3.data.streets import write_streets
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, free_port
 from tests.pages import PAGES, Command, blocks, commands
 
 NETWORK = (
@@ -61,9 +60,7 @@ class Reader:
             path.chmod(0o755)
         paths = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
         self.environment = {**os.environ, "PATH": paths, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
 
     def start(self, text: str) -> subprocess.Popen[str]:
         """Begin a command; `exec` makes a signal reach the program itself."""

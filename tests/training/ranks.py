@@ -8,7 +8,6 @@ It answers each line of JSON on standard input, a start, with a line of JSON: ho
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ import torch.distributed
 from matplotlib import figure  # noqa: F401  # it and the two above are what a run imports when it needs them
 
 from deeplabv3.cli import parse
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, free_port
 from tests.training import faults, together
 
 FUNCTIONS: dict[str, Callable[..., int | None]] = {
@@ -68,9 +67,7 @@ def serve():
 
 def answer(processes, function, out, timeout, signal_after, arguments):
     out, start = Path(out), time.monotonic()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     children = [fork(rank, processes, port, function, out, arguments) for rank in range(processes)]
     codes: dict[int, int | None] = dict.fromkeys(children)
     while None in codes.values() and time.monotonic() - start < timeout:

@@ -17,7 +17,7 @@ from deeplabv3.evaluation.evaluate import score_model
 from deeplabv3.model.checkpoint import digest, read_checkpoint
 from deeplabv3.model.device import place
 from deeplabv3.model.load import load_model
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, free_port
 from tests.training.conftest import CPU, timeless
 
 TINY = [
@@ -244,7 +244,15 @@ def test_run_goes_on_in_another_number_of_processes(run, whole, before, after):
 
 
 def torchrun(tmp_path, *words, broken=None):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--master-port",
+        str(free_port()),
+        "--nproc-per-node",
+        "2",
+    ]
     return subprocess.Popen(
         [*command, "-m", "tests.training.faults", str(tmp_path), json.dumps(broken), *map(str, words)],
         cwd=REPOSITORY,
