@@ -133,7 +133,8 @@ def run_pack(config: PackConfig) -> None:
                 skipped=progress.skip,
             )
         print(f"{config.out / split}: {len(samples):,} frames" + ("" if is_new else ", packed before and unchanged"))
-    print(f"train with: deeplabv3 train {config.out} RUN")
+    if {"train", "val"} <= set(packed_splits(config.out)):
+        print(f"train with: deeplabv3 train {config.out} RUN")
 
 
 def run_unpack(config: UnpackConfig) -> None:

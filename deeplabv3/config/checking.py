@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deeplabv3.config.checks import require_num_workers, require_splits
+from deeplabv3.config.checks import require, require_num_workers, require_splits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,3 +38,5 @@ class CheckConfig:
         """
         require_splits(self.splits)
         require_num_workers(self.num_workers)
+        allowed = "out is that file too; give another one"
+        require(self.picture is None or self.picture != self.out, "picture", str(self.picture), allowed)

@@ -44,7 +44,7 @@ _TAIL_BYTES = 2**17
 _BAND_PIXELS = 2**18
 
 
-def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decode an image as a viewer shows it: turned by its EXIF orientation, transparency over black.
 
     Of 16 bits the upper 8 are kept; colour profiles are not applied; of several images in a file the first is read.
@@ -60,6 +60,7 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         DatasetError: The file cannot be read, is no whole image of an allowed format, has too many pixels, or numbers
             in them that are no brightness.
     """
+    path = Path(path)  # text too: it is the first thing that people try
     with one_error(path), opened(path) as file:
         return as_shown(decode(file, FORMATS, max_pixels)[0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 import threading
@@ -104,6 +105,15 @@ class Clip:
         seconds = float((self._stream.duration or 0) * (self._stream.time_base or 0))
         if self.num_frames and self.num_read < self.num_frames and last + float(2 / self.rate) < seconds:
             self.damage = f"{self.num_frames} are announced"
+        seconds = _tagged_seconds(self._stream.metadata.get("DURATION", ""))
+        if not self.num_frames and (first or 0.0) + last + float(2 / self.rate) < seconds:
+            self.damage = f"{seconds:.1f} seconds are announced"
+
+
+def _tagged_seconds(text: str) -> float:
+    """Where Matroska says that a stream ends, `00:00:02.400000000`, in its tags; 0 if it does not."""
+    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text)
+    return 3600 * int(found[1]) + 60 * int(found[2]) + float(found[3]) if found else 0.0
 
 
 @contextmanager
@@ -125,7 +135,8 @@ def open_clip(source: Path | Live, max_pixels: int, stopped: threading.Event | N
         if not container.streams.video:
             raise DatasetError(f"{name} has no pictures in it; give a video")
         stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
+        # Several images decoded at once would be lost where one is damaged.
+        stream.thread_type = "SLICE" if container.format.name.endswith("_pipe") else "AUTO"
         if stream.width * stream.height > max_pixels:
             raise DatasetError(
                 f"{name} has frames of {stream.height}x{stream.width} pixels; at most {max_pixels:,} are read: "

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from deeplabv3.config import TrainConfig
-from deeplabv3.data.cityscapes import Sample
+from deeplabv3.data.cityscapes import IMAGES, LABELS, Sample
 from deeplabv3.data.frames import label_set_of as label_set_of_data
 from deeplabv3.data.labels import LabelSet
+from deeplabv3.data.packed import packed_splits
 from deeplabv3.data.sampling import ClassPixels, class_pixels, num_batches, part_size
 from deeplabv3.data.workers import default_num_workers
 from deeplabv3.distributed import ending_together, is_first, local_rank, num_processes
@@ -80,6 +82,7 @@ def set_up(config: TrainConfig) -> Run:
         labels = label_set_of_data(config.data_dir, config.labels)
         label_set = labels.without(config.ignored_classes)
         for folder in RunPaths(config).folders if is_first() else ():
+            _require_outside(folder, config.data_dir)
             require_writable(folder)
     for is_mine in (local_rank() == 0, local_rank() > 0):  # one process of a machine looks at all files, others recall
         with ending_together():
@@ -97,6 +100,11 @@ def set_up(config: TrainConfig) -> Run:
         paths = RunPaths(config, steps_per_epoch)
         start = checkpoint_to_resume(begun, paths, config, label_set, epoch_content)
         for phase in config.phases:
+            length = (phase.epochs or 0) * steps_per_epoch or phase.warmup_steps
+            if phase.warmup_steps > length:
+                raise InputError(
+                    f"warmup_steps is {phase.warmup_steps} in a phase of {length} steps; give that at most"
+                )
             config.model.at_output_stride(phase.output_stride or config.model.output_stride)
     return Run(
         config,
@@ -110,6 +118,13 @@ def set_up(config: TrainConfig) -> Run:
         epoch_content,
         start,
     )
+
+
+def _require_outside(folder: Path, data_dir: Path) -> None:
+    """Refuse a folder among the frames, where its pictures would be taken for some."""
+    for part in (IMAGES, LABELS, *packed_splits(data_dir)):
+        if folder.resolve().is_relative_to((data_dir / part).resolve()):
+            raise InputError(f"{folder} lies among the frames in {data_dir / part}; choose a folder outside it")
 
 
 def _made_ready(device: torch.device) -> torch.device:
@@ -200,6 +215,8 @@ def checkpoint_to_resume(
         return _fitting(begun, paths, config, label_set, epoch_content)
     # The configuration is written before the first checkpoint, the log behind it: with a log, a checkpoint was lost.
     if not paths.config.exists() or paths.log.exists():
+        if there := paths.existing():
+            raise InputError(f"{paths.last} is gone, and {there[0]} is there; copy a kept checkpoint to its place")
         raise InputError(f"there is no run to resume: {paths.last} does not exist; leave --resume out to start one")
     _tell(f"the run in {paths.run_dir} ended before its first checkpoint; it begins anew")
     return None
@@ -233,6 +250,13 @@ def _fitting(
         raise InputError(
             f"{paths.last} was saved after step {last_step}, and with {epoch_content} its next epoch would end at step "
             f"{next_step}; keep the batch size and the images, or begin a new run with --weights {paths.last}"
+        )
+    first_step = position.epoch * paths.steps_per_epoch + position.batch
+    if before != epoch_content and first_step > last_step and any(phase.steps for phase in config.phases):
+        raise InputError(
+            f"{paths.last} was saved after step {last_step}, and with {epoch_content} it would go on at step "
+            f"{first_step} of phases that are counted in steps; keep the batch size and the images, or begin a new run "
+            f"with --weights {paths.last}"
         )
     changed = changes(config_of(checkpoint), config)
     if before != epoch_content:
