@@ -132,6 +132,9 @@ def evaluate_config(options: argparse.Namespace) -> EvaluateConfig:
     theirs = options.model_checkpoint_folder / f"{options.checkpoint_path.removesuffix('.pth')}.pth"
     if theirs.is_file() and not path.is_file():  # what the original repository wrote
         path = theirs
+    if not path.is_file():
+        there = ", ".join(sorted(each.stem for each in options.model_checkpoint_folder.glob(f"*{SUFFIX}"))) or "none"
+        raise CheckpointError(f"there is no checkpoint {path}; --checkpoint-path takes the name of one there: {there}")
     wanted = CITYSCAPES.without(ignored_classes(options.num_classes, options.ignore_index))
     trained = label_set_of(open_checkpoint(path))
     if trained != wanted and path == theirs:

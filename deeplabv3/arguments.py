@@ -109,7 +109,7 @@ def _normalised(words: Sequence[str], cls: type) -> list[str]:
     return files + result
 
 
-_TRUTH = {"true": "true", "yes": "true", "false": "false", "no": "false"}
+_TRUTH = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
 
 
 def _recipe(name: str) -> str:
@@ -140,11 +140,19 @@ def _field_helps(cls: type) -> dict[str, str]:
     return helps
 
 
+_OF_PHASES = ("--epochs", "--num-epochs", "--steps", "--max-steps", "--learning-rate", "--lr", "--warmup-steps")
+
+
 def _told(message: str, flags: Iterable[str]) -> str:
     """A parser's message of several lines as one, with flags as they are typed and types as they are called."""
+    if key := re.fullmatch(r".*Option '([^']+)' is not accepted\s*", message, re.DOTALL):  # of a configuration file
+        near = difflib.get_close_matches(key[1], [flag.lstrip("-") for flag in flags], n=1, cutoff=0.8)
+        return f"there is no option {printable(key[1])}; " + (f"is {near[0]} meant? " if near else "") + "see --help"
     if unknown := re.fullmatch(r"unrecognized arguments: (-\S+).*", message, re.DOTALL):
         name, known = printable(unknown[1]).replace("_", "-"), [flag.replace("_", "-") for flag in flags]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        if name in _OF_PHASES and "--phases" in known:
+            return f"there is no option {name}; it is part of --phases, as in '[{{steps: 400, learning_rate: 0.01}}]'"
         return f"there is no option {name}; " + (f"is {near[0]} meant? " if near else "") + "see --help"
     if message.startswith("unrecognized arguments: "):
         return f"{printable(message.partition(': ')[2])}: nothing is expected there; see --help"
@@ -155,9 +163,11 @@ def _told(message: str, flags: Iterable[str]) -> str:
     line = re.sub(r"<class '(?:pathlib\.)?(\w+)'>", r"\1", line).replace("NoneType", "null")
     line = re.sub(r", typing\.Literal\['(\w+)'\]", r" or \1", line)
     line = re.sub(r"\btuple with (\d+) elements", r"list of \1 in brackets", line)
-    line = re.sub(r"\btuple(?:\[\w+, \.\.\.\])?", "list in brackets", line)
+    line = re.sub(r"\btuple(?:\[\w+(?:, [\w.]+)*\])?", "list in brackets", line)
     line = line.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
     # What is wrong within a phase is told of as it was typed: there is no flag --steps.
     line = re.sub(r"^--(epochs|steps|learning-rate|warmup-steps|frozen-batch-norm): ", r"--phases: \1: ", line)
     line = line.replace("the following arguments are required: learning_rate", "--phases: learning_rate is missing")
+    missing = re.sub(r"(required: )([\w.]+)$", r"\1--\2", line)
+    line = missing if missing.rpartition(" ")[2] in flags else line
     return line + ("; as in '[{steps: 400, learning_rate: 0.01}]'" if line.startswith("--phases") else "; see --help")

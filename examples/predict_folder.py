@@ -1,7 +1,8 @@
 """Predict the images of a folder and use the arrays: python examples/predict_folder.py FOLDER MODEL CLASS.
 
 Prints the share of CLASS in each image and how sure the network is where it sees it; keeps the three pictures of each.
-MODEL is a checkpoint, or a file that was exported with --output probabilities. FOLDER holds images alone.
+MODEL is a checkpoint, or a file that was exported with --output probabilities. FOLDER holds images alone. What was in
+pictures/ under their names is replaced.
 """
 
 import sys
@@ -29,4 +30,10 @@ def main(folder: str, model_name: str, class_name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 4 or not Path(sys.argv[1]).is_dir():
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except deeplabv3.InputError as error:  # a file or an option that cannot be used, in one line
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -27,4 +27,10 @@ def main(data: str, model: str, out: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) not in (3, 4):
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except deeplabv3.InputError as error:  # a file or an option that cannot be used, in one line
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

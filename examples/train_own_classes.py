@@ -26,7 +26,10 @@ def main(data: str, labels: str, run: str) -> None:
 
 
 if __name__ == "__main__":  # processes that read data import this file again
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
     try:
         main(*sys.argv[1:])
     except deeplabv3.InputError as error:  # a defect of the data or the options, in one line
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -117,6 +117,21 @@ def bad(tmp_path_factory) -> Path:
         (["train", "{streets}", "{tmp}/run", "--batch-size", "99"], "batch_size is 99 and the training split has 6"),
         (["train", "{streets}", "{tmp}/run", "--kind", "9"], "there is no option --kind; see --help"),
         (["train", "{streets}", "{tmp}/run", "--batchsize", "9"], "no option --batchsize; is --batch-size meant? see"),
+        (["train", "{streets}", "{tmp}/run", "--epochs", "3"], "no option --epochs; it is part of --phases, as in '[{"),
+        (
+            ["train", "{streets}", "{streets}/gtFine/run", *TINY],
+            "run lies among the frames in {streets}/gtFine; choose",
+        ),
+        (
+            ["train", "{streets}", "{tmp}/run", *TINY, "--phases", "[{epochs: 1, learning_rate: 1, warmup_steps: 9}]"],
+            "warmup_steps is 9 in a phase of ",
+        ),
+        (["predict", "a.png"], "the following arguments are required: --model; see --help"),
+        (
+            ["predict", "a.png", "--model", "m", "--tile-size", "9"],
+            "--tile-size: expected list in brackets, null, got 9",
+        ),
+        (["check", "{streets}", "--out", "{tmp}/a", "--picture", "{tmp}/a"], "picture is '{tmp}/a'; out is that file"),
         (["train", "{streets}", "{tmp}/run", "again"], "again: nothing is expected there; see --help"),
         (["train", "{streets}", "{tmp}/run", "--crop-size", "9"], "--crop-size: expected list in brackets, got 9; see"),
         (["train", "{streets}", "{tmp}/run", "--crop-size", "[9]"], "expected list of 2 in brackets, got [9]; see"),
@@ -341,7 +356,7 @@ def test_unusable_config_file_is_named(tmp_path, text, message):
 
 def test_unknown_key_in_a_config_file(tmp_path):
     (tmp_path / "a.yaml").write_text("bach_size: 3\n")
-    with pytest.raises(InputError, match="bach_size"):
+    with pytest.raises(InputError, match="^there is no option bach_size; is batch_size meant"):
         parse("train", ["d", "r", "--config", str(tmp_path / "a.yaml")])
 
 

@@ -36,6 +36,12 @@ def test_record_round_trip(config):
     assert from_record(type(config), to_record(config)) == config
 
 
+def test_text_becomes_a_path():
+    config = ReportConfig(data_dir="d", model="m", out="o", report_dir="r", split="val")
+    assert config == ReportConfig(data_dir=Path("d"), model=Path("m"), out=Path("o"), report_dir=Path("r"), split="val")
+    assert (config.data_dir, config.predictions) == (Path("d"), None)
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
 def test_record_has_every_field_once(config):
     assert list(to_record(config)) == list(config_fields(type(config)))

@@ -168,7 +168,7 @@ def test_evaluation_takes_its_options(streets, trained):
         (["--is-evaluating-model"], "no checkpoint is named; add --checkpoint-path NAME"),
         (
             ["--is-evaluating-model", "--checkpoint-path", "none"],
-            "there is no checkpoint {checkpoints}/none.safetensors",
+            "there is no checkpoint {checkpoints}/none.safetensors; --checkpoint-path takes the name of one there: b",
         ),
         (["--is-evaluating-model", "--checkpoint-path", "last", "--num-classes", "18"], "was trained on road"),
         (["--is-training-model", "--num-classes", "20"], "--num-classes is 20; Cityscapes has 1 to 19"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deeplabv3.config.checks import require, require_num_workers, require_splits
+from deeplabv3.config.checks import paths_from_text, require, require_num_workers, require_splits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,7 @@ class CheckConfig:
         Raises:
             InputError: A value is not possible.
         """
+        paths_from_text(self)
         require_splits(self.splits)
         require_num_workers(self.num_workers)
         allowed = "out is that file too; give another one"

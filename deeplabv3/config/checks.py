@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 from deeplabv3.errors import InputError
 
@@ -27,6 +30,14 @@ def require(condition: bool, name: str, value: object, allowed: str) -> None:
     """
     if not condition:
         raise InputError(f"{name} is {value!r}; {allowed}")
+
+
+def paths_from_text(config: Any) -> None:
+    """Make a path of each text that a configuration's caller gave for one; for a frozen dataclass, while it is made."""
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if isinstance(value, str) and item.type in ("Path", "Path | None"):  # as they are written
+            object.__setattr__(config, item.name, Path(value))
 
 
 def require_output_stride(value: int | None) -> None:

@@ -9,6 +9,7 @@ from deeplabv3.config.checks import (
     MAX_PIXELS,
     MAX_SCALE,
     MOST_PIXELS,
+    paths_from_text,
     require,
     require_num_workers,
     require_output_stride,
@@ -111,6 +112,7 @@ class EvaluateConfig:
         Raises:
             InputError: A value is not possible.
         """
+        paths_from_text(self)
         require_one("to score", model=self.model, predictions=self.predictions)
         require(self.batch_size >= 1, "batch_size", self.batch_size, "give at least 1")
         require_num_workers(self.num_workers)
@@ -178,6 +180,7 @@ class SubmitConfig:
         Raises:
             InputError: There is nothing to do, or there are two things.
         """
+        paths_from_text(self)
         require_one("to do", model=self.model, check=self.check)
         if self.model is not None:
             allowed = "it is for --check; a checkpoint knows its classes"
@@ -211,6 +214,7 @@ class ImportConfig:
         Raises:
             InputError: A value is not possible.
         """
+        paths_from_text(self)
         require_output_stride(self.output_stride)
 
 
@@ -252,6 +256,7 @@ class PredictConfig:
         Raises:
             InputError: A value is not possible.
         """
+        paths_from_text(self)
         require(len(self.inputs) >= 1, "inputs", [], "give image files, folders or patterns")
         require(0 <= self.opacity <= 1, "opacity", self.opacity, "give a value of 0 to 1")
         if self.overwrite and self.resume:

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from deeplabv3.config.checks import MAX_SCALE, require, require_num_workers, require_output_stride, require_precision
+from deeplabv3.config.checks import (
+    MAX_SCALE,
+    paths_from_text,
+    require,
+    require_num_workers,
+    require_output_stride,
+    require_precision,
+)
 from deeplabv3.config.losses import LossConfig
 from deeplabv3.config.model import ModelConfig
 from deeplabv3.errors import InputError
@@ -162,6 +169,7 @@ class TrainConfig:
         Raises:
             InputError: A value is not possible.
         """
+        paths_from_text(self)
         require(len(self.phases) >= 1, "phases", [], "at least one phase is needed")
         ok = 0 <= self.poly_power < math.inf
         require(ok, "poly_power", self.poly_power, "give at least 0; the paper has 0.9")

@@ -80,7 +80,7 @@ class Clip:
             Place, growing from 0, and RGB uint8 `(H, W, 3)`, upright. Where the source is damaged, those before, and
             `damage` is set.
         """
-        size, place, first, last = None, -1, None, 0.0
+        size, place, first, last, end = None, -1, None, 0.0, 0.0
         unreadable = _av().FFmpegError  # here, because nothing can be imported while the interpreter ends
         try:
             for frame in self._container.decode(self._stream):
@@ -93,6 +93,7 @@ class Clip:
                 if frame.time is not None:
                     first = frame.time if first is None else first
                     last = frame.time - first
+                    end = frame.time + float((frame.duration or 0) * frame.time_base)
                     place = max(place, round(last * self.rate)) if self._is_camera else place
                 self.num_read += 1
                 yield place, pixels
@@ -106,7 +107,7 @@ class Clip:
         if self.num_frames and self.num_read < self.num_frames and last + float(2 / self.rate) < seconds:
             self.damage = f"{self.num_frames} are announced"
         seconds = _tagged_seconds(self._stream.metadata.get("DURATION", ""))
-        if not self.num_frames and (first or 0.0) + last + float(2 / self.rate) < seconds:
+        if not self.num_frames and end + float(2 / self.rate) < seconds:
             self.damage = f"{seconds:.1f} seconds are announced"
 
 

@@ -19,6 +19,7 @@ from deeplabv3.distributed import ending_together, is_first, local_rank, num_pro
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.files import require_writable
 from deeplabv3.model.checkpoint import (
+    SUFFIX,
     Checkpoint,
     differences,
     label_set_of,
@@ -215,9 +216,11 @@ def checkpoint_to_resume(
         return _fitting(begun, paths, config, label_set, epoch_content)
     # The configuration is written before the first checkpoint, the log behind it: with a log, a checkpoint was lost.
     if not paths.config.exists() or paths.log.exists():
-        if there := paths.existing():
-            raise InputError(f"{paths.last} is gone, and {there[0]} is there; copy a kept checkpoint to its place")
-        raise InputError(f"there is no run to resume: {paths.last} does not exist; leave --resume out to start one")
+        there = paths.existing()
+        if kept := [path for path in there if path.suffix == SUFFIX]:
+            raise InputError(f"{paths.last} is gone, and {kept[0]} is there; copy a kept checkpoint to its place")
+        start = "choose another folder" if there else "leave --resume out"
+        raise InputError(f"there is no run to resume: {paths.last} does not exist; {start} to start one")
     _tell(f"the run in {paths.run_dir} ended before its first checkpoint; it begins anew")
     return None
 

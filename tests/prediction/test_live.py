@@ -110,6 +110,17 @@ def test_file_that_cannot_be_read_from_front_to_back_is_refused(predict_stream, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("kind", ["PNG", "BMP"])
+def test_images_before_a_damaged_one_are_kept(predict_stream, config, scenes, kind):  # noqa: F811
+    whole, damaged = images(scenes[:3], kind), bytearray(images(scenes[3:4], kind))
+    damaged[len(damaged) // 2 :] = bytes(9)
+    if kind == "BMP":  # has no checksums; its size is what an image is known by
+        damaged = bytearray(images([scenes[3][:60]], kind))
+    with pytest.raises(DatasetError, match="stdin is damaged: it ends after 3 frames"):
+        predict_stream(whole + damaged + images(scenes[4:], kind))
+    assert len(decoded(config.out / "stdin_overlay.mp4")[0]) == 3
+
+
 def test_stream_that_breaks_is_kept_as_far_as_it_goes(predict_stream, config, scenes):  # noqa: F811
     message = r"stdin is damaged: it ends after 5 frames \(the next one has another size\)"
     with pytest.raises(DatasetError, match=message):

@@ -113,6 +113,26 @@ def test_damaged_video_is_written_as_far_as_it_goes(config, scenes, tmp_path):
     assert 4 <= len(decoded(config.out / "drive_overlay.mp4")[0]) <= 7
 
 
+@pytest.mark.parametrize("codec", ["mjpeg", "libx264"])
+def test_matroska_that_was_cut_is_damaged(config, scenes, tmp_path, codec):
+    """It announces no number of frames, but where it ends; a last frame that stays for long ends there too."""
+    av = pytest.importorskip("av")
+    whole = tmp_path / "drive.mkv"
+    with av.open(str(whole), "w") as container:
+        stream = container.add_stream(codec, rate=12)
+        stream.height, stream.width = 64, 96
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for scene in scenes * 3:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(scene, format="rgb24")))
+        container.mux(stream.encode())
+    config = replace(config, inputs=(str(whole),))
+    (written,) = predict(config)
+    assert len(decoded(written)[0]) == 27
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    with pytest.raises(DatasetError, match=r"is damaged: it ends after 1\d frames \(2.2 seconds are announced\)"):
+        predict(replace(config, overwrite=True))
+
+
 def test_trimmed_video_is_not_damaged(config, clip):
     """Its first frames are there and are not to be shown, as in what a phone or `ffmpeg -c copy` cuts."""
     av = pytest.importorskip("av")

@@ -190,6 +190,19 @@ def test_schedule_does_not_go_back(train_config):
     assert last.read_bytes() == before
 
 
+def test_schedule_of_steps_leaves_none_out(train_config):
+    """Behind two epochs of one step, two epochs of three would be six; counted in epochs, it goes on behind them."""
+    train(replace(train_config, batch_size=6, phases=(Phase(steps=2, learning_rate=0.01),)))
+    last = RunPaths(train_config).last
+    before = last.read_bytes()
+    longer = replace(train_config, batch_size=2, phases=(Phase(steps=9, learning_rate=0.01),), resume=True)
+    with pytest.raises(InputError, match="saved after step 2, and with .* it would go on at step 6 of phases that are"):
+        train(longer)
+    assert last.read_bytes() == before
+    history = train(replace(longer, phases=(Phase(epochs=3, learning_rate=0.01),)))
+    assert [entry["step"] for entry in history] == [1, 2, 9]
+
+
 def test_resume_with_other_images_says_so(whole_run, tmp_path, capsys):
     config = replace(whole_run[0], run_dir=tmp_path / "run", data_dir=tmp_path / "d")
     shutil.copytree(whole_run[0].run_dir, config.run_dir)
@@ -261,15 +274,23 @@ def test_nothing_to_resume(train_config):
     assert not train_config.run_dir.exists()
 
 
-def test_run_that_lost_its_last_checkpoint_is_not_begun_anew(whole_run, tmp_path):
+@pytest.mark.parametrize("kept", [True, False])
+def test_run_that_lost_its_last_checkpoint_is_not_begun_anew(whole_run, tmp_path, kept):
     """What else there is of it would be overwritten."""
     config = replace(whole_run[0], run_dir=tmp_path / "run", resume=True)
     shutil.copytree(whole_run[0].run_dir, config.run_dir)
-    RunPaths(config).last.unlink()
+    paths = RunPaths(config, 2)
+    for path in [paths.last] if kept else paths.checkpoint_dir.iterdir():
+        path.unlink()
     before = {path: path.read_bytes() for path in config.run_dir.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match="there is no run to resume"):
+    copied = r"last.safetensors is gone, and .*best.safetensors is there; copy a kept checkpoint to its place"
+    with pytest.raises(InputError, match=copied if kept else "there is no run to resume: .*; choose another folder"):
         train(config)
     assert {path: path.read_bytes() for path in config.run_dir.rglob("*") if path.is_file()} == before
+    if kept:
+        shutil.copy(paths.kept(2), paths.last)
+        train(config)
+        assert final_state(config) == final_state(whole_run[0])
 
 
 def test_resume_with_another_model_is_refused(whole_run):
