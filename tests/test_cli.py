@@ -190,6 +190,10 @@ def bad(tmp_path_factory) -> Path:
         ),
         (["predict", "--model", "{tmp}/file"], "the following arguments are required: inputs"),
         (["streets", "{streets}"], "already holds a data set"),
+        (
+            ["streets", "{tmp}/s", "--height", "8000", "--width", "8000"],
+            "8000x8000 (height x width) has more than the 33,5",
+        ),
         (["demo", "--out", "{tmp}"], "{tmp} is there already; remove it, or choose another folder"),
     ],
 )

@@ -60,6 +60,9 @@ class ServeConfig:
         except ValueError:
             require(False, "host", self.host, "give an IP address, as in 127.0.0.1, or 0.0.0.0 for all of this machine")
         require(0 <= self.port <= 65535, "port", self.port, "give 0 to 65535")
+        for name in self.names:
+            ok = "/" not in name and name.count(":") != 1  # an address of IPv6 has more
+            require(ok, "names", name, "give names of hosts, as in [segment.example.org], without http:// and port")
         for name in ("batch_size", "queue_size", "num_decoders", "max_body_bytes", "max_connections"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "give at least 1")
         ok = 1 <= self.max_pixels <= MOST_PIXELS

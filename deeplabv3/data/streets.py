@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from deeplabv3.config.checks import MAX_PIXELS
 from deeplabv3.cores import given_or_cores
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.data.scenery.ground import (
@@ -169,6 +170,9 @@ def _check(root: Path, counts: tuple[int, int, int], height: int, width: int, se
     if height < MIN_HEIGHT or width < MIN_WIDTH:
         raise InputError(f"a size of {height}x{width} (height x width) is too small for a street; use at least "
                          f"{MIN_HEIGHT}x{MIN_WIDTH}")  # fmt: skip
+    if height * width > MAX_PIXELS:
+        raise InputError(f"a size of {height}x{width} (height x width) has more than the {MAX_PIXELS:,} pixels that "
+                         "are read; draw smaller scenes")  # fmt: skip
     if seed < 0:
         raise InputError(f"seed {seed} cannot be used; give an integer of at least 0")
     for folder in (root / "leftImg8bit", root / "gtFine"):

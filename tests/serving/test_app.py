@@ -221,6 +221,8 @@ def test_default_address_is_local():
     [
         ({"host": "localhost"}, "host is 'localhost'; give an IP address"),
         ({"port": 65536}, "port is 65536; give 0 to 65535"),
+        ({"names": ("segment.example:80",)}, "names is 'segment.example:80'; give names of hosts, as in"),
+        ({"names": ("http://segment.example",)}, "names is 'http://segment.example'; give names of hosts"),
         ({"queue_size": 0}, "queue_size is 0; give at least 1"),
         ({"max_pixels": 0}, "max_pixels is 0; give 1 to"),
         ({"idle_seconds": 0}, "idle_seconds is 0; give a finite number above 0"),
