@@ -23,7 +23,8 @@ classes:
 """
 
 
-def run(folder, name, *words):
+def run(folder, name, *words, code=0):
+    """What it prints, or its errors where it ends with another code than 0."""
     text = (REPOSITORY / "examples" / name).read_text()
     for ours, tiny in TINY.items() if name.startswith("train") else ():
         assert ours in text
@@ -34,8 +35,8 @@ def run(folder, name, *words):
     result = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    assert result.returncode == code, result.stderr
+    return result.stderr if code else result.stdout
 
 
 @pytest.mark.slow
@@ -47,6 +48,22 @@ def test_examples_train_score_and_predict(streets, tmp_path):
     images = next((streets / "leftImg8bit/val").iterdir())
     said = run(tmp_path, "predict_folder.py", images, "RUN/checkpoints/last.safetensors", "road")
     assert len(said.splitlines()) == len(list((tmp_path / "pictures/overlay").iterdir())) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("score_model.py", ["none", "m"], "error: there is no folder none; "),
+        ("predict_folder.py", [".", "m", "road"], "error: there is no checkpoint m; "),
+        ("train_own_classes.py", ["none", "none.yaml", "RUN"], "error: label set none.yaml cannot be read"),
+    ],
+)
+def test_mistake_in_an_example_is_one_line(tmp_path, name, words, said):
+    error = run(tmp_path, name, *words, code=2)
+    assert error.startswith(said)
+    assert error.count("\n") == 1
+    assert f"python examples/{name}" in run(tmp_path, name, code=1)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
