@@ -133,15 +133,18 @@ def evaluate_config(options: argparse.Namespace) -> EvaluateConfig:
     if theirs.is_file() and not path.is_file():  # what the original repository wrote
         path = theirs
     if not path.is_file():
-        there = ", ".join(sorted(each.stem for each in options.model_checkpoint_folder.glob(f"*{SUFFIX}"))) or "none"
+        files = [file for file in options.model_checkpoint_folder.glob("[!.]*") if file.suffix in (SUFFIX, ".pth")]
+        there = ", ".join(sorted(file.stem for file in files)) or "none"
         raise CheckpointError(f"there is no checkpoint {path}; --checkpoint-path takes the name of one there: {there}")
     wanted = CITYSCAPES.without(ignored_classes(options.num_classes, options.ignore_index))
     trained = label_set_of(open_checkpoint(path))
     if trained != wanted and path == theirs:
+        are_19 = ", or leave --num-classes and --ignore-index out for the 19 of Cityscapes"
         raise CheckpointError(
             f"{path} has {trained.num_classes} classes, and a file of the original repository has no names of them; "
-            f"give it some with deeplabv3 import {path} --labels FILE.yaml and score it with deeplabv3 evaluate, or "
-            "leave --num-classes and --ignore-index out for the 19 of Cityscapes"
+            f"give it some with deeplabv3 import {path} --labels FILE.yaml and score it with deeplabv3 evaluate"
+            + are_19
+            * (trained.num_classes == CITYSCAPES.num_classes)
         )
     if trained != wanted:
         raise CheckpointError(

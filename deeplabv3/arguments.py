@@ -140,19 +140,23 @@ def _field_helps(cls: type) -> dict[str, str]:
     return helps
 
 
+_PHASES = "[{steps: 400, learning_rate: 0.01}]"
 _OF_PHASES = ("--epochs", "--num-epochs", "--steps", "--max-steps", "--learning-rate", "--lr", "--warmup-steps")
 
 
 def _told(message: str, flags: Iterable[str]) -> str:
     """A parser's message of several lines as one, with flags as they are typed and types as they are called."""
     if key := re.fullmatch(r".*Option '([^']+)' is not accepted\s*", message, re.DOTALL):  # of a configuration file
+        if f"--{key[1]}".replace("_", "-") in _OF_PHASES:
+            return f"there is no option {key[1]}; it is part of phases, as in 'phases: {_PHASES}'"
         near = difflib.get_close_matches(key[1], [flag.lstrip("-") for flag in flags], n=1, cutoff=0.8)
         return f"there is no option {printable(key[1])}; " + (f"is {near[0]} meant? " if near else "") + "see --help"
     if unknown := re.fullmatch(r"unrecognized arguments: (-\S+).*", message, re.DOTALL):
-        name, known = printable(unknown[1]).replace("_", "-"), [flag.replace("_", "-") for flag in flags]
+        typed = unknown[1].partition("=")[0]
+        name, known = printable(typed).replace("_", "-"), [flag.replace("_", "-") for flag in flags]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
         if name in _OF_PHASES and "--phases" in known:
-            return f"there is no option {name}; it is part of --phases, as in '[{{steps: 400, learning_rate: 0.01}}]'"
+            return f"there is no option {name}; it is part of --phases, as in '{_PHASES}'"
         return f"there is no option {name}; " + (f"is {near[0]} meant? " if near else "") + "see --help"
     if message.startswith("unrecognized arguments: "):
         return f"{printable(message.partition(': ')[2])}: nothing is expected there; see --help"
@@ -170,4 +174,4 @@ def _told(message: str, flags: Iterable[str]) -> str:
     line = line.replace("the following arguments are required: learning_rate", "--phases: learning_rate is missing")
     missing = re.sub(r"(required: )([\w.]+)$", r"\1--\2", line)
     line = missing if missing.rpartition(" ")[2] in flags else line
-    return line + ("; as in '[{steps: 400, learning_rate: 0.01}]'" if line.startswith("--phases") else "; see --help")
+    return line + (f"; as in '{_PHASES}'" if line.startswith("--phases") else "; see --help")

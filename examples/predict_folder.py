@@ -1,8 +1,6 @@
 """Predict the images of a folder and use the arrays: python examples/predict_folder.py FOLDER MODEL CLASS.
 
-Prints the share of CLASS in each image and how sure the network is where it sees it; keeps the three pictures of each.
-MODEL is a checkpoint, or a file that was exported with --output probabilities. FOLDER holds images alone. What was in
-pictures/ under their names is replaced.
+MODEL is a checkpoint or a file exported with --output probabilities; FOLDER holds images; pictures/ is replaced.
 """
 
 import sys
@@ -13,9 +11,11 @@ import deeplabv3
 
 def main(folder: str, model_name: str, class_name: str) -> None:
     """Look for one class in every image."""
+    if not Path(folder).is_dir():
+        raise deeplabv3.InputError(f"there is no folder {folder}; give one with images")
     model = deeplabv3.load(model_name)
     if class_name not in model.label_set.names:
-        sys.exit(f"the model knows no class {class_name!r}; give one of {', '.join(model.label_set.names)}")
+        raise deeplabv3.InputError(f"no class is {class_name!r}; give one of {', '.join(model.label_set.names)}")
     train_id = model.label_set.names.index(class_name)
     for path in sorted(Path(folder).iterdir()):
         prediction = model.predict(path, probabilities=True)
@@ -30,7 +30,7 @@ def main(folder: str, model_name: str, class_name: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4 or not Path(sys.argv[1]).is_dir():
+    if len(sys.argv) != 4:
         sys.exit(__doc__)
     try:
         main(*sys.argv[1:])

@@ -117,7 +117,7 @@ def bad(tmp_path_factory) -> Path:
         (["train", "{streets}", "{tmp}/run", "--batch-size", "99"], "batch_size is 99 and the training split has 6"),
         (["train", "{streets}", "{tmp}/run", "--kind", "9"], "there is no option --kind; see --help"),
         (["train", "{streets}", "{tmp}/run", "--batchsize", "9"], "no option --batchsize; is --batch-size meant? see"),
-        (["train", "{streets}", "{tmp}/run", "--epochs", "3"], "no option --epochs; it is part of --phases, as in '[{"),
+        (["train", "{streets}", "{tmp}/run", "--epochs=3"], "no option --epochs; it is part of --phases, as in '[{"),
         (
             ["train", "{streets}", "{streets}/gtFine/run", *TINY],
             "run lies among the frames in {streets}/gtFine; choose",

@@ -56,6 +56,7 @@ def test_examples_train_score_and_predict(streets, tmp_path):
     [
         ("score_model.py", ["none", "m"], "error: there is no folder none; "),
         ("predict_folder.py", [".", "m", "road"], "error: there is no checkpoint m; "),
+        ("predict_folder.py", ["none", "m", "road"], "error: there is no folder none; give one with images"),
         ("train_own_classes.py", ["none", "none.yaml", "RUN"], "error: label set none.yaml cannot be read"),
     ],
 )

@@ -98,6 +98,7 @@ def test_other_classes_of_the_original_repository_need_names(tmp_path, capsys, c
     error = capsys.readouterr().err
     assert f"theirs.pth has {channels} classes, and a file of the original repository has no names of them" in error
     assert f"give it some with deeplabv3 import {tmp_path}/theirs.pth --labels FILE.yaml" in error
+    assert ("for the 19 of Cityscapes" in error) == (channels == 19)
 
 
 def test_training_again_overwrites_nothing(streets, trained):

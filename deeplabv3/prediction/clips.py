@@ -93,7 +93,9 @@ class Clip:
                 if frame.time is not None:
                     first = frame.time if first is None else first
                     last = frame.time - first
-                    end = frame.time + float((frame.duration or 0) * frame.time_base)
+                    end = frame.time + float(
+                        (getattr(frame, "duration", None) or 0) * frame.time_base
+                    )  # PyAV 14 has none
                     place = max(place, round(last * self.rate)) if self._is_camera else place
                 self.num_read += 1
                 yield place, pixels
@@ -107,7 +109,7 @@ class Clip:
         if self.num_frames and self.num_read < self.num_frames and last + float(2 / self.rate) < seconds:
             self.damage = f"{self.num_frames} are announced"
         seconds = _tagged_seconds(self._stream.metadata.get("DURATION", ""))
-        if not self.num_frames and end + float(2 / self.rate) < seconds:
+        if not self.num_frames and not self._stopped.is_set() and end + float(2 / self.rate) < seconds:
             self.damage = f"{seconds:.1f} seconds are announced"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from deeplabv3.training.events import require_tensorboard
 from deeplabv3.training.fitting import largest_batch
 from deeplabv3.training.frames import sound_frames
 from deeplabv3.training.position import Position, position_of
+from deeplabv3.training.schedule import num_steps
 from deeplabv3.training.state import RunPaths, changes, config_of, describe_epoch
 
 CLASSIFIERS = ("classifier.", "auxiliary_head.2.")
@@ -101,8 +103,8 @@ def set_up(config: TrainConfig) -> Run:
         paths = RunPaths(config, steps_per_epoch)
         start = checkpoint_to_resume(begun, paths, config, label_set, epoch_content)
         for phase in config.phases:
-            length = (phase.epochs or 0) * steps_per_epoch or phase.warmup_steps
-            if phase.warmup_steps > length:
+            length = (phase.epochs or 0) * steps_per_epoch  # of a phase of steps it is looked at before
+            if start is None and phase.epochs and phase.warmup_steps > length:
                 raise InputError(
                     f"warmup_steps is {phase.warmup_steps} in a phase of {length} steps; give that at most"
                 )
@@ -124,7 +126,7 @@ def set_up(config: TrainConfig) -> Run:
 def _require_outside(folder: Path, data_dir: Path) -> None:
     """Refuse a folder among the frames, where its pictures would be taken for some."""
     for part in (IMAGES, LABELS, *packed_splits(data_dir)):
-        if folder.resolve().is_relative_to((data_dir / part).resolve()):
+        if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(data_dir / part)):
             raise InputError(f"{folder} lies among the frames in {data_dir / part}; choose a folder outside it")
 
 
@@ -207,7 +209,8 @@ def checkpoint_to_resume(
 
     Raises:
         InputError: There is a run already and it is not to be resumed, or the other way round; or its checkpoint has a
-            record that is damaged, was on other classes, or was stopped within an epoch whose batches are others now.
+            record that is damaged, was on other classes, was stopped within an epoch whose batches are others now, or
+            would go back in its schedule or leave out some of it; or it is gone and others are there.
     """
     if not config.resume:
         paths.require_unused()
@@ -255,7 +258,7 @@ def _fitting(
             f"{next_step}; keep the batch size and the images, or begin a new run with --weights {paths.last}"
         )
     first_step = position.epoch * paths.steps_per_epoch + position.batch
-    if before != epoch_content and first_step > last_step and any(phase.steps for phase in config.phases):
+    if before != epoch_content and _leaves_steps_out(config, paths.steps_per_epoch, last_step, first_step):
         raise InputError(
             f"{paths.last} was saved after step {last_step}, and with {epoch_content} it would go on at step "
             f"{first_step} of phases that are counted in steps; keep the batch size and the images, or begin a new run "
@@ -273,6 +276,13 @@ def _fitting(
             "same samples, but not to the same last digits"
         )
     return checkpoint
+
+
+def _leaves_steps_out(config: TrainConfig, steps_per_epoch: int, last_step: int, first_step: int) -> bool:
+    """Whether a run that goes on at a later step than it came to has phases by then whose steps are counted."""
+    begins = [num_steps(config.phases[:place], steps_per_epoch) for place in range(len(config.phases))]
+    is_counted = any(phase.steps and at < first_step for phase, at in zip(config.phases, begins, strict=True))
+    return is_counted and last_step < min(first_step, num_steps(config.phases, steps_per_epoch))
 
 
 def reopened(position: Position, run: Run, total_steps: int) -> Position:

@@ -25,7 +25,7 @@ from deeplabv3.prediction.clips import ClipWriter, Live, open_clip
 from deeplabv3.prediction.predictor import predict
 from deeplabv3.prediction.sources import find_videos
 from deeplabv3.prediction.video import signals_to
-from tests.prediction.test_video import clip, config, decoded, mean_error, scenes  # noqa: F401  # fixtures
+from tests.prediction.test_video import clip, config, decoded, mean_error, scenes, write_clip  # noqa: F401  # fixtures
 
 av = pytest.importorskip("av")
 
@@ -108,6 +108,26 @@ def test_file_that_cannot_be_read_from_front_to_back_is_refused(predict_stream, 
     with pytest.raises(DatasetError, match="stdin holds no frame that can be read .* send PNG, JPEG or PPM"):
         predict_stream((tmp_path / "noise.mp4").read_bytes())
     assert not (tmp_path / "out").exists()
+
+
+def test_stop_within_a_stream_is_no_damage(scenes, tmp_path, monkeypatch):  # noqa: F811
+    """Though Matroska says how long it would have been."""
+    write_clip(tmp_path / "long.mp4", scenes * 30)
+    with av.open(str(tmp_path / "long.mp4")) as source, av.open(str(tmp_path / "long.mkv"), "w") as target:
+        copy = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                target.mux(packet)
+    stopped = threading.Event()
+    with (tmp_path / "long.mkv").open() as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        with open_clip(Live("stdin"), 2**20, stopped) as clip:
+            for place, _ in clip.frames():
+                if place == 5:
+                    stopped.set()
+            assert 5 < clip.num_read
+            assert clip.damage is None
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP"])

@@ -274,6 +274,20 @@ def test_nothing_to_resume(train_config):
     assert not train_config.run_dir.exists()
 
 
+def test_steps_that_are_not_left_out_are_no_reason_to_refuse(train_config, tmp_path):
+    """Of a phase that comes later, and of a run that is finished."""
+    first = Phase(epochs=2, learning_rate=0.01)
+    data = shutil.copytree(train_config.data_dir, tmp_path / "d")
+    config = replace(train_config, data_dir=data, batch_size=6, phases=(first,))
+    train(config)
+    later = replace(config, batch_size=2, phases=(first, Phase(steps=2, learning_rate=0.01)), resume=True)
+    assert [entry["step"] for entry in train(later)] == [1, 2, 8]
+    sample = find_samples(data, "train")[0]
+    for path in (sample.image_path, sample.label_path):
+        path.rename(path.with_name(path.name.replace(sample.name, "other_000000_000000")))
+    assert len(train(later)) == 3
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_run_that_lost_its_last_checkpoint_is_not_begun_anew(whole_run, tmp_path, kept):
     """What else there is of it would be overwritten."""
