@@ -139,12 +139,11 @@ def evaluate_config(options: argparse.Namespace) -> EvaluateConfig:
     wanted = CITYSCAPES.without(ignored_classes(options.num_classes, options.ignore_index))
     trained = label_set_of(open_checkpoint(path))
     if trained != wanted and path == theirs:
-        are_19 = ", or leave --num-classes and --ignore-index out for the 19 of Cityscapes"
+        hint = ", or leave --num-classes and --ignore-index out for the 19 of Cityscapes"
         raise CheckpointError(
             f"{path} has {trained.num_classes} classes, and a file of the original repository has no names of them; "
             f"give it some with deeplabv3 import {path} --labels FILE.yaml and score it with deeplabv3 evaluate"
-            + are_19
-            * (trained.num_classes == CITYSCAPES.num_classes)
+            f"{hint if trained.num_classes == CITYSCAPES.num_classes else ''}"
         )
     if trained != wanted:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Predict the images of a folder and use the arrays: python examples/predict_folder.py FOLDER MODEL CLASS.
+"""Print the share of a class in each image: python examples/predict_folder.py FOLDER MODEL CLASS.
 
 MODEL is a checkpoint or a file exported with --output probabilities; FOLDER holds images; pictures/ is replaced.
 """

@@ -3,6 +3,7 @@
 import os
 import random
 import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -109,6 +110,12 @@ def free_port():
         with socket.socket() as free, suppress(OSError):
             free.bind(("", random.SystemRandom().randrange(10_000, 30_000)))
             return free.getsockname()[1]
+
+
+def torchrun_command(processes):
+    """What a module's name and its words are put behind."""
+    words = ["--master-port", free_port(), "--nproc-per-node", processes]
+    return [sys.executable, "-m", "torch.distributed.run", *map(str, words)]
 
 
 def write_frame(root: Path, name: str, image: np.ndarray, label_ids: np.ndarray | None, split: str = "train") -> Path:

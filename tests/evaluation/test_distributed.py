@@ -19,21 +19,13 @@ from deeplabv3.data.streets import write_streets
 from deeplabv3.model.checkpoint import write_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.records import to_record
-from tests.conftest import REPOSITORY, free_port
+from tests.conftest import REPOSITORY, torchrun_command
 
 SIZES = (1, 2, 3, 5, 7)
 
 
 def torchrun(processes, *words):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--master-port",
-        str(free_port()),
-        "--nproc-per-node",
-        str(processes),
-    ]
+    command = torchrun_command(processes)
     return subprocess.run(
         [*command, *map(str, words)], cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False
     )

@@ -115,7 +115,7 @@ def test_damaged_video_is_written_as_far_as_it_goes(config, scenes, tmp_path):
 
 @pytest.mark.parametrize("codec", ["mjpeg", "libx264"])
 def test_matroska_that_was_cut_is_damaged(config, scenes, tmp_path, codec):
-    """It announces no number of frames, but where it ends; a last frame that stays for long ends there too."""
+    """It announces no number of frames, but where it ends."""
     av = pytest.importorskip("av")
     whole = tmp_path / "drive.mkv"
     with av.open(str(whole), "w") as container:

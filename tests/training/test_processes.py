@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -17,7 +16,7 @@ from deeplabv3.evaluation.evaluate import score_model
 from deeplabv3.model.checkpoint import digest, read_checkpoint
 from deeplabv3.model.device import place
 from deeplabv3.model.load import load_model
-from tests.conftest import REPOSITORY, free_port
+from tests.conftest import REPOSITORY, torchrun_command
 from tests.training.conftest import CPU, timeless
 
 TINY = [
@@ -244,15 +243,7 @@ def test_run_goes_on_in_another_number_of_processes(run, whole, before, after):
 
 
 def torchrun(tmp_path, *words, broken=None):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--master-port",
-        str(free_port()),
-        "--nproc-per-node",
-        "2",
-    ]
+    command = torchrun_command(2)
     return subprocess.Popen(
         [*command, "-m", "tests.training.faults", str(tmp_path), json.dumps(broken), *map(str, words)],
         cwd=REPOSITORY,
