@@ -20,7 +20,7 @@ import torch
 
 from deeplabv3.cli import main
 from deeplabv3.data import loading
-from deeplabv3.distributed import rank
+from deeplabv3.distributed import leave, rank
 from deeplabv3.errors import DatasetError
 from deeplabv3.evaluation import evaluate
 from deeplabv3.model.deeplab import DeepLabV3
@@ -181,4 +181,4 @@ ACTIONS = {
 }
 
 if __name__ == "__main__":
-    sys.exit(run(Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]))
+    leave(run(Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]))
