@@ -80,6 +80,8 @@ def _train(config: TrainConfig, make_folders: Callable[[RunPaths], None]) -> lis
     phase = phase_at(last_done, phases, steps_per_epoch)
     enter_phase(learner, phases[phase], config)
     make_folders(paths)
+    if position.epoch == epochs:
+        by_the_first(print, f"all {epochs} epochs are done already; longer --phases go on from here")
 
     def rate_at(step: int, waited: int) -> float:
         return learning_rate(step, phases, steps_per_epoch, config.poly_power, config.min_learning_rate, waited)

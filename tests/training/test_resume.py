@@ -56,11 +56,12 @@ def test_stop_during_validation(whole_run, tmp_path, monkeypatch):
     assert final_state(config) == final_state(whole_run[0])
 
 
-def test_finished_run_resumes_to_itself(whole_run):
+def test_finished_run_resumes_to_itself(whole_run, capsys):
     config, history = whole_run
     before = final_state(config)
     assert timeless(train(replace(config, resume=True))) == timeless(history)
     assert final_state(config) == before
+    assert capsys.readouterr() == ("all 4 epochs are done already; longer --phases go on from here\n", "")
 
 
 def test_leftovers_of_a_killed_run_are_removed(whole_run, tmp_path):
