@@ -133,7 +133,7 @@ def process_group() -> Iterator[None]:
     """Join the other processes for the time of a `with` statement; nothing where there are none.
 
     Raises:
-        ProcessError: Another process has ended.
+        ProcessError: Another process has ended, or they cannot reach each other.
     """
     import torch
     import torch.distributed as dist
@@ -142,7 +142,11 @@ def process_group() -> Iterator[None]:
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        dist.init_process_group(backend, timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        advice = "see that each machine knows the name of the first, or set GLOO_SOCKET_IFNAME"
+        raise ProcessError(f"the processes cannot reach each other ({printable(error)}); {advice}") from error
     try:
         yield
     except RuntimeError as error:

@@ -110,7 +110,8 @@ class TrainConfig:
         precision: float32, bfloat16 or float16 (convolutions only; float16 scales the loss), or auto: bfloat16 where
             the device computes it natively.
         num_workers: Processes that read images; null chooses. The samples do not depend on it.
-        worker_timeout_seconds: How long these processes may give nothing while the run waits, before it ends.
+        worker_timeout_seconds: How long these processes may give nothing while the run waits, before it ends (20 s in
+            the check before it).
         checkpoint_dir: Where checkpoints go; null is checkpoints/ in the run's folder.
         losses_dir: Where losses.csv and its plots go, one a kept checkpoint; null is the run's folder, with one plot.
         checkpoint_name: Name of kept checkpoints; {epoch}, {lr} and {wd} are filled in.

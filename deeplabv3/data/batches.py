@@ -57,15 +57,19 @@ class SharedBatches:
         shape = (num_batches, batch_size, *crop_size)
         needed = 4 * num_batches * batch_size * crop_size[0] * crop_size[1]
         free = shutil.disk_usage(_SHARED_DIR).free if _SHARED_DIR.is_dir() else needed
+        too_large = InputError(
+            f"{_SHARED_DIR} has {free:,} bytes free and the processes that read images share {needed:,}; give "
+            "fewer --num-workers (0 needs none), or the container more (docker run --shm-size)"
+        )
         if needed > free:
-            raise InputError(
-                f"{_SHARED_DIR} has {free:,} bytes free and the processes that read images share {needed:,}; give "
-                "fewer --num-workers (0 needs none), or the container more (docker run --shm-size)"
-            )
+            raise too_large
         self.images = torch.empty((*shape, 3), dtype=torch.uint8)  # (B, N, H, W, 3)
         self.labels = torch.empty(shape, dtype=torch.uint8)  # (B, N, H, W)
         for part in (self.images, self.labels):
-            part.share_memory_()  # type: ignore[no-untyped-call]  # torch does not annotate it
+            try:
+                part.share_memory_()  # type: ignore[no-untyped-call]  # torch does not annotate it
+            except RuntimeError as error:  # another process of this machine took what was free
+                raise too_large from error
 
     def copied(self, place: int, *, pin_memory: bool) -> tuple[Tensor, Tensor]:
         """The images, uint8 `(N, H, W, 3)`, and labels, uint8 `(N, H, W)`, of a batch, in memory of their own.

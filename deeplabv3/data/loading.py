@@ -21,7 +21,7 @@ from deeplabv3.data.labels import LabelSet
 from deeplabv3.data.photometric import Matrix, draw_color
 from deeplabv3.data.sampling import ClassPixels, Key, batch_keys, num_batches, own_parts, part_size
 from deeplabv3.data.transforms import augment
-from deeplabv3.data.workers import Note, num_prefetched, read_by_workers
+from deeplabv3.data.workers import WORKER_TIMEOUT_SECONDS, Note, num_prefetched, read_by_workers
 from deeplabv3.distributed import ending_together
 
 _AUGMENTATION = 1  # which stream of random numbers a seed starts
@@ -170,7 +170,11 @@ def train_batches(
 
 
 def read_in_order(
-    read: Callable[[Item], Result], items: Sequence[Item], num_workers: int, name_of: Callable[[Item], Any] = str
+    read: Callable[[Item], Result],
+    items: Sequence[Item],
+    num_workers: int,
+    name_of: Callable[[Item], Any] = str,
+    timeout_seconds: float = WORKER_TIMEOUT_SECONDS,
 ) -> Iterator[Result]:
     """What `read` makes of each item, in order, made ahead of time by other processes.
 
@@ -179,24 +183,40 @@ def read_in_order(
         items: What it is called with.
         num_workers: How many processes call it; with 0 this one does.
         name_of: What a person calls an item.
+        timeout_seconds: How long these processes may give nothing.
 
     Raises:
         InputError: The first that `read` raises; or a process dies or stands still.
     """
-    return read_by_workers(ItemReader(read, items, name_of), range(len(items)), num_workers)
+    reader = ItemReader(read, items, name_of)
+    return read_by_workers(reader, range(len(items)), num_workers, timeout_seconds=timeout_seconds)
 
 
 def eval_batches(
-    samples: Sequence[Sample], label_set: LabelSet, batch_size: int, *, instances: bool = False, num_workers: int = 0
+    samples: Sequence[Sample],
+    label_set: LabelSet,
+    batch_size: int,
+    *,
+    instances: bool = False,
+    num_workers: int = 0,
+    timeout_seconds: float = WORKER_TIMEOUT_SECONDS,
 ) -> Iterator[list[Frame]]:
     """Whole frames in order, `batch_size` at a time; frames of another size start a new batch.
+
+    Args:
+        samples: The frames.
+        label_set: What trainIds are.
+        batch_size: The most frames at once.
+        instances: Whether their instance ids are read.
+        num_workers: Processes that read; with 0 this one does.
+        timeout_seconds: How long these may give nothing.
 
     Raises:
         DatasetError: A frame cannot be read.
     """
     waiting: list[Frame] = []
     read = partial(read_frame, label_set=label_set, instances=instances)
-    for frame in read_in_order(read, samples, num_workers, attrgetter("image_path")):
+    for frame in read_in_order(read, samples, num_workers, attrgetter("image_path"), timeout_seconds):
         if waiting and (len(waiting) == batch_size or waiting[0].image.shape != frame.image.shape):
             yield waiting
             waiting = []

@@ -102,7 +102,7 @@ def _key(path: Path, data_dir: Path) -> str:
 
 
 def _read_memory(data_dir: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError, AttributeError, TypeError, IndexError, KeyError):
+    with suppress(OutputError, OSError, ValueError, AttributeError, TypeError, IndexError, KeyError):
         values = json.loads(memory_path(data_dir).read_bytes())
         if values.pop("digest") == _digest(values["files"]) and values.pop("head") == _head(data_dir):
             return dict(values["files"])

@@ -42,8 +42,8 @@ def epoch_keys(num_samples: int, config: TrainConfig, epoch: int, class_pixels: 
     """The samples of an epoch in order, a function of the arguments alone.
 
     Each frame comes once. With `class_sampling`, that share of them makes room for frames that are drawn for a class:
-    first the class, each with the same chance, then one of the frames that show it; the crop shows it too. So classes
-    that few frames have are seen more often (class uniform sampling of Zhu et al. 2019, arXiv 1812.01593).
+    first the class, each with the same chance, then one of the frames that show it, cut where it is. So classes that
+    few frames have are seen more often (class uniform sampling of Zhu et al. 2019, arXiv 1812.01593).
 
     Args:
         num_samples: How many frames there are.

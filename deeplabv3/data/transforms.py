@@ -46,7 +46,8 @@ def augment(
         rng: Source of chance.
         config: `scale_range`, `cat_max_ratio` and `flip` matter.
         crop: Image and label of the sample, which are overwritten; their size is the crop's.
-        wanted_class: A trainId that the crop must show, where the frame does; None for any crop.
+        wanted_class: A trainId that the window holds a pixel of, where the frame does; one pixel may be lost in scaling
+            down. None for any window.
     """
     window = random_window(label, rng, config, crop[1].shape, wanted_class)
     is_mirrored = config.flip and rng.random() < 0.5

@@ -134,7 +134,7 @@ def _states(packed: PackedSplit) -> dict[str, list[int]]:
 
 
 def _is_remembered(packed: PackedSplit) -> bool:
-    with suppress(OSError, ValueError):
+    with suppress(OutputError, OSError, ValueError):
         return bool(json.loads(memory_path(packed.folder).read_bytes()) == {"sound": _states(packed)})
     return False
 

@@ -66,6 +66,8 @@ class WatchedDataset(Dataset[object]):
             item = self.source.read(key, self._note)
         except InputError as error:
             item = error
+        except OSError as error:
+            item = InputError(f"{error.filename or 'a file'}: {error.strerror or error}")
         except MemoryError:
             name = self.being_read().get(os.getpid(), "a batch")  # its memory comes before its first image
             item = DatasetError(f"the memory ran out while {name} was read; give fewer --num-workers")
@@ -281,7 +283,7 @@ def _silence(timeout_seconds: float, names: Sequence[str]) -> str:
 
 
 def _start_worker(worker: int) -> None:
-    """A worker leaves signals to the process that trains, which ends it when it is done; torch gives it one core."""
+    """A worker leaves Ctrl-C to the process that trains, which ends it when it is done; torch gives it one core."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

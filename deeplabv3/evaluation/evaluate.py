@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from deeplabv3.data.frames import Frame, check_sizes, label_set_of, read_image_o
 from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.data.loading import eval_batches
-from deeplabv3.data.workers import default_num_workers
+from deeplabv3.data.workers import WORKER_TIMEOUT_SECONDS, default_num_workers
 from deeplabv3.distributed import ending_together, is_first, process_group, share_of
 from deeplabv3.evaluation.confusion import no_counts
 from deeplabv3.evaluation.frames import combined, count_frame, why_no_iiou_of
@@ -102,6 +103,9 @@ def samples_of(config: EvaluateConfig) -> list[Sample]:
     return samples
 
 
+_NOT_NOW = "instances are not read while training; deeplabv3 report counts them"
+
+
 @torch.inference_mode()
 def score_model(
     model: Model,
@@ -112,6 +116,7 @@ def score_model(
     inference: InferenceConfig = WHOLE_FRAME,
     batch_size: int = 1,
     num_workers: int | None = None,
+    timeout_seconds: float = WORKER_TIMEOUT_SECONDS,
     results_dir: Path | None = None,
     with_instances: bool = False,
     with_loss: bool = False,
@@ -126,6 +131,7 @@ def score_model(
         inference: Scales, flip, windows and precision.
         batch_size: Frames of equal size a step.
         num_workers: Processes that read frames; None chooses.
+        timeout_seconds: How long these may give nothing.
         results_dir: Where every frame's predictions are written; None writes none.
         with_instances: Whether instance ids are read, for the instance-weighted scores.
         with_loss: Whether the loss is computed, which takes a single look at the whole frame.
@@ -134,14 +140,13 @@ def score_model(
         DatasetError: A frame cannot be read.
     """
     assert (inference.is_plain and isinstance(model, DeepLabV3)) or not with_loss
-    not_now = "instances are not read while training; deeplabv3 report counts them"
-    why_no_iiou = why_no_iiou_of(samples, label_set) if with_instances else not_now
+    why_no_iiou = why_no_iiou_of(samples, label_set) if with_instances else _NOT_NOW
     counts, records = no_counts(label_set), []
     workers = default_num_workers(device.type) if num_workers is None else num_workers
     own, results = share_of(samples), iter(share_of(_results(results_dir, samples)))
-    batches = eval_batches(own, label_set, batch_size, instances=not why_no_iiou, num_workers=workers)
+    read = partial(eval_batches, instances=not why_no_iiou, num_workers=workers, timeout_seconds=timeout_seconds)
     with Progress("evaluating", len(own)) as progress, ending_together():
-        for batch in batches:
+        for batch in read(own, label_set, batch_size):
             predictions, losses = _predict(model, batch, label_set, device, inference, with_loss)
             for frame, prediction, loss in zip(batch, predictions, losses, strict=True):
                 frame_counts, record = count_frame(frame, label_set.id_of_train_id[prediction], label_set, loss)

@@ -18,7 +18,8 @@ from deeplabv3.report.charts import GRID, INK, MIOU, MUTED, TRAIN, VALIDATION, a
 COLUMNS = ("epoch", "step", "learning_rate", "train_loss", "val_loss", "miou")
 
 _NEEDED = ("learning_rate", "train_loss")
-_NUMBERS = (*_NEEDED, "val_loss", "miou", "unaveraged_miou", "images_per_second", "waiting_share", "num_overflowed")
+_COUNTS = ("num_overflowed", "num_skipped")
+_NUMBERS = (*_NEEDED, "val_loss", "miou", "unaveraged_miou", "images_per_second", "waiting_share", *_COUNTS)
 _MOST_STEPS, _LARGEST = 2**53, 1e300  # of any number a float can be made
 
 History = Sequence[Mapping[str, Any]]

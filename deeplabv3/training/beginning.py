@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,13 +19,10 @@ from deeplabv3.distributed import ending_together, is_first, local_rank, num_pro
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.files import require_writable
 from deeplabv3.model.checkpoint import (
-    SUFFIX,
     Checkpoint,
     differences,
     label_set_of,
     model_config_of,
-    read_checkpoint,
-    recorded,
     used_weights,
 )
 from deeplabv3.model.deeplab import DeepLabV3
@@ -37,9 +33,9 @@ from deeplabv3.records import to_record
 from deeplabv3.training.events import require_tensorboard
 from deeplabv3.training.fitting import largest_batch
 from deeplabv3.training.frames import sound_frames
-from deeplabv3.training.position import Position, position_of
-from deeplabv3.training.schedule import num_steps
-from deeplabv3.training.state import RunPaths, changes, config_of, describe_epoch
+from deeplabv3.training.position import Position
+from deeplabv3.training.resuming import checkpoint_so_far, checkpoint_to_resume, tell
+from deeplabv3.training.state import RunPaths, config_of, describe_epoch
 
 CLASSIFIERS = ("classifier.", "auxiliary_head.2.")
 """The convolutions whose channels are the classes."""
@@ -185,119 +181,19 @@ def completed(
     return config
 
 
-def checkpoint_so_far(config: TrainConfig) -> Checkpoint | None:
-    """The last checkpoint of a run that is to go on, or None.
-
-    Raises:
-        CheckpointError: It is damaged.
-    """
-    last = RunPaths(config).last
-    return read_checkpoint(last) if config.resume and last.exists() else None
-
-
-def checkpoint_to_resume(
-    begun: Checkpoint | None, paths: RunPaths, config: TrainConfig, label_set: LabelSet, epoch_content: str
-) -> Checkpoint | None:
-    """The checkpoint to go on from, or None for a new run, or for one that ended before it had a checkpoint.
-
-    Args:
-        begun: What `checkpoint_so_far` found.
-        paths: Where the run's files are.
-        config: Completed.
-        label_set: What is trained.
-        epoch_content: What an epoch is made from, in words.
-
-    Raises:
-        InputError: There is a run already and it is not to be resumed, or the other way round; or its checkpoint has a
-            record that is damaged, was on other classes, was stopped within an epoch whose batches are others now, or
-            would go back in its schedule or leave out some of it; or it is gone and others are there.
-    """
-    if not config.resume:
-        paths.require_unused()
-        return None
-    if begun is not None:
-        return _fitting(begun, paths, config, label_set, epoch_content)
-    # The configuration is written before the first checkpoint, the log behind it: with a log, a checkpoint was lost.
-    if not paths.config.exists() or paths.log.exists():
-        there = paths.existing()
-        if kept := [path for path in there if path.suffix == SUFFIX]:
-            raise InputError(f"{paths.last} is gone, and {kept[0]} is there; copy a kept checkpoint to its place")
-        start = "choose another folder" if there else "leave --resume out"
-        raise InputError(f"there is no run to resume: {paths.last} does not exist; {start} to start one")
-    _tell(f"the run in {paths.run_dir} ended before its first checkpoint; it begins anew")
-    return None
-
-
-def _fitting(
-    checkpoint: Checkpoint, paths: RunPaths, config: TrainConfig, label_set: LabelSet, epoch_content: str
-) -> Checkpoint:
-    """A checkpoint that its run can go on from, once it has been said what is no longer as it was.
-
-    Raises:
-        InputError: It cannot.
-    """
-    if label_set_of(checkpoint) != label_set:
-        raise InputError(
-            f"{paths.last} was trained on other classes; give the --labels and --ignored-classes of its run"
-        )
-    position = position_of(checkpoint)
-    # The first checkpoints did not say what their epochs were made from.
-    before = recorded(checkpoint, "epoch_content", str) if "epoch_content" in checkpoint.record else "unknown images"
-    if before != epoch_content and position.batch:
-        raise InputError(
-            f"{paths.last} was saved within an epoch of {before} and cannot go on in one of {epoch_content}; "
-            "restore the images under their names and the batch size, or copy a kept checkpoint over it"
-        )
-    if position.batch > paths.steps_per_epoch:
-        seen = f"{position.batch} batches in an epoch of {paths.steps_per_epoch}"
-        raise CheckpointError(f"{paths.last} has a record of {seen}; use another file")
-    last_step, next_step = position.last_step, (position.epoch + 1) * paths.steps_per_epoch
-    if next_step <= last_step:
-        raise InputError(
-            f"{paths.last} was saved after step {last_step}, and with {epoch_content} its next epoch would end at step "
-            f"{next_step}; keep the batch size and the images, or begin a new run with --weights {paths.last}"
-        )
-    first_step = position.epoch * paths.steps_per_epoch + position.batch
-    if before != epoch_content and _leaves_steps_out(config, paths.steps_per_epoch, last_step, first_step):
-        raise InputError(
-            f"{paths.last} was saved after step {last_step}, and with {epoch_content} it would go on at step "
-            f"{first_step} of phases that are counted in steps; keep the batch size and the images, or begin a new run "
-            f"with --weights {paths.last}"
-        )
-    changed = changes(config_of(checkpoint), config)
-    if before != epoch_content:
-        changed = ", ".join(filter(None, [f"an epoch of {before} -> {epoch_content}", changed]))
-    if changed:
-        _tell(f"the run goes on with other values than it began with: {changed}")
-    others = recorded(checkpoint, "num_processes", int) if "num_processes" in checkpoint.record else 1
-    if others != num_processes():
-        _tell(
-            f"{paths.last} was saved by {others} process{'es' * (others > 1)} and goes on in {num_processes()}: on the "
-            "same samples, but not to the same last digits"
-        )
-    return checkpoint
-
-
-def _leaves_steps_out(config: TrainConfig, steps_per_epoch: int, last_step: int, first_step: int) -> bool:
-    """Whether a run that goes on at a later step than it came to has phases by then whose steps are counted."""
-    begins = [num_steps(config.phases[:place], steps_per_epoch) for place in range(len(config.phases))]
-    is_counted = any(phase.steps and at < first_step for phase, at in zip(config.phases, begins, strict=True))
-    return is_counted and last_step < min(first_step, num_steps(config.phases, steps_per_epoch))
-
-
 def reopened(position: Position, run: Run, total_steps: int) -> Position:
-    """Where to go on: within the last epoch, where phases that ended there cut it short and go on now."""
+    """Where to go on.
+
+    That is within the last epoch, where phases that ended there cut it short and go on now; and at the beginning of the
+    epoch under way, where its batches are others now.
+    """
     assert run.start is not None
+    is_same = run.start.record.get("epoch_content") == run.epoch_content
+    if position.batch:
+        return position if is_same else position.begun_anew()
     begun = (position.epoch - 1) * run.steps_per_epoch
     was_cut = position.epoch > 0 and begun < position.last_step < min(begun + run.steps_per_epoch, total_steps)
-    is_same = run.start.record.get("epoch_content") == run.epoch_content
-    return position.reopened(position.last_step - begun) if was_cut and is_same and not position.batch else position
-
-
-def _tell(note: str) -> None:
-    """Say something once, whatever the number of processes."""
-    if is_first():
-        print(f"note: {note}", file=sys.stderr)
+    return position.reopened(position.last_step - begun) if was_cut and is_same else position
 
 
 @ending_together()
@@ -319,13 +215,13 @@ def load_initial_weights(model: DeepLabV3, config: TrainConfig, label_set: Label
     before = label_set_of(checkpoint)
     if before.names != label_set.names:
         theirs |= {name: value for name, value in ours.items() if name.startswith(CLASSIFIERS)}
-        _tell(
+        tell(
             f"{config.weights} was trained on {before.num_classes} classes of {before.name}; the classifier for "
             f"the {label_set.num_classes} of {label_set.name} begins anew, all else is kept"
         )
     dropout = model_config_of(checkpoint).dropout
     if dropout != config.model.dropout:
-        _tell(
+        tell(
             f"dropout is {config.model.dropout}, and {config.weights} was made with {dropout}; --dropout "
             f"{dropout} keeps that"
         )

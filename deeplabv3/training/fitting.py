@@ -14,7 +14,7 @@ from deeplabv3.distributed import require_single
 from deeplabv3.errors import InputError, NonFiniteError, is_out_of_memory
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.learner import enter_phase, make_learner
-from deeplabv3.training.step import train_step, undivided
+from deeplabv3.training.step import StepBatch, train_step
 
 MAX_PART = 1024
 """Images at once that are not exceeded, whatever the memory."""
@@ -80,11 +80,16 @@ def _try(images: int, config: TrainConfig, device: torch.device) -> None:
     height, width = config.crop_size
     image = torch.zeros(images, height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)  # (N, 3, H, W)
     label = torch.zeros(images, height, width, dtype=torch.uint8)  # (N, H, W)
-    batch = undivided(Batch(image, label, ("trial",) * images))
+    same_color = torch.eye(3, 4).expand(images, 3, 4) if config.photometric_distortion else None
+    part = Batch(image, label, ("trial",) * images, same_color)
+    num_parts = min(2, config.accumulation)  # from the second on, gradients stand beside the maps
+    batch = StepBatch([part] * num_parts, [1 / num_parts] * num_parts, is_empty=False)
+    classes = config.model.num_classes
+    class_weights = torch.ones(classes, device=device) if config.loss.class_weights is not None else None
     config = replace(config, compile=False)  # it takes minutes, and not more memory
     learner = make_learner(DeepLabV3(config.model), config, device)
     for phase in config.phases:
         enter_phase(learner, phase, config)
         for number in range(2):
             with suppress(NonFiniteError):  # random weights under frozen batch norm leave float16's range
-                train_step(learner, batch, 0.0, number, config).value()
+                train_step(learner, batch, 0.0, number, config, class_weights).value()

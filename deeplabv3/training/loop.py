@@ -13,7 +13,7 @@ import torch
 
 from deeplabv3.config import InferenceConfig, TrainConfig
 from deeplabv3.data.loading import train_batches
-from deeplabv3.distributed import by_the_first, everyones, is_first, num_processes, process_group
+from deeplabv3.distributed import by_the_first, ending_together, everyones, is_first, num_processes, process_group
 from deeplabv3.errors import DatasetError, DeviceMemoryError
 from deeplabv3.evaluation.scores import number
 from deeplabv3.files import write_whole
@@ -80,8 +80,8 @@ def _train(config: TrainConfig, make_folders: Callable[[RunPaths], None]) -> lis
     phase = phase_at(last_done, phases, steps_per_epoch)
     enter_phase(learner, phases[phase], config)
     make_folders(paths)
-    if position.epoch == epochs:
-        by_the_first(print, f"all {epochs} epochs are done already; longer --phases go on from here")
+    if position.epoch >= epochs:
+        by_the_first(print, f"all {position.epoch} epochs are done already; longer --phases go on from here")
 
     def rate_at(step: int, waited: int) -> float:
         return learning_rate(step, phases, steps_per_epoch, config.poly_power, config.min_learning_rate, waited)
@@ -94,13 +94,13 @@ def _train(config: TrainConfig, make_folders: Callable[[RunPaths], None]) -> lis
             write_whole(target, content)
 
     # 4. Loop.
-    events = Events(paths.events, position.history) if config.tensorboard and is_first() else None
     validation: Validation | None = None
     outcomes: list[Outcome] = []
     ahead, pinned = range(position.epoch, epochs), run.device.type == "cuda"
     class_weights = class_weights_of(config.loss, run.shown, run.device)
     stream = train_batches(run.train_samples, run.label_set, config, ahead, position.batch, run.shown, pinned)
     with StopSignals() as stop, closing(stream), telling_how_to_go_on(config, run.device):
+        events = _begun_events(paths, position, config)
         batches = step_batches(stream, config.accumulation, class_weights, stop)
         try:
             for epoch in ahead:
@@ -145,17 +145,25 @@ def _train(config: TrainConfig, make_folders: Callable[[RunPaths], None]) -> lis
         except (Stopped, DatasetError, DeviceMemoryError) as reason:
             if isinstance(reason, DeviceMemoryError) and num_processes() > 1:  # of a validation: it is saved already
                 raise
+            if isinstance(reason, DatasetError) and stop.number:  # a signal to the group ended a reader of a validation
+                reason = Stopped(stop.number)
             stop.save_undisturbed()
             settle(outcomes, position)
             by_the_first(save, paths.last)
-            where = f"epoch {position.epoch + 1} of {epochs}, batch {position.batch} of {steps_per_epoch}"
+            where = f"epoch {min(position.epoch + 1, epochs)} of {epochs}, batch {position.batch} of {steps_per_epoch}"
             raise _with_place(reason, where, paths.last) from reason
 
     # 5. Record: once more at the end, for a run that was killed between its last checkpoint and its log.
     with telling_how_to_go_on(config, run.device, is_finished=True):
-        by_the_first(write_history, position.history, paths, paths.plots(epochs))
+        by_the_first(write_history, position.history, paths, paths.plots(position.epoch))
         _show_page(learner, validation, position.history, run)
     return position.history
+
+
+@ending_together()
+def _begun_events(paths: RunPaths, position: Position, config: TrainConfig) -> Events | None:
+    """What the first process writes for TensorBoard, if that is asked for."""
+    return Events(paths.events, position.history) if config.tensorboard and is_first() else None
 
 
 def _show(events: Events | None, entry: dict[str, Any], learner: Learner, run: Run) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from deeplabv3.config.checks import require
@@ -80,14 +80,18 @@ class Position:
             history=[*self.history, entry],
         )
 
+    def begun_anew(self) -> Position:
+        """At the beginning of the epoch under way."""
+        return replace(self, batch=0, loss_sum=0.0, num_skipped=0)
+
     def reopened(self, batch: int) -> Position:
         """Within the last finished epoch, behind its first `batch` batches."""
         *before, entry = self.history
-        num_skipped = int(entry.get("num_skipped") or 0)
+        num_skipped = min(batch, int(entry.get("num_skipped") or 0))
         return Position(
             self.epoch - 1,
             batch,
-            entry["train_loss"] * max(0, batch - num_skipped),
+            entry["train_loss"] * (batch - num_skipped),
             num_skipped,
             self.overflows_in_a_row,
             self.num_overflowed,

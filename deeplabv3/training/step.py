@@ -83,16 +83,11 @@ def step_batches(
             error = own
         sums = [_importance(part, weights) for part in parts]
         totals, signals, errors = zip(*everyones([sum(sums), stop.number, float(error is not None)]), strict=True)
+        stop.raise_if(int(max(signals)))  # one to the whole group also ends the processes that read
         if any(errors):
             raise next(filter(None, gather([error])))
-        stop.raise_if(int(max(signals)))
         total = sum(totals)
         yield StepBatch(parts, [one / total if total else 0.0 for one in sums], is_empty=not total)
-
-
-def undivided(batch: Batch) -> StepBatch:
-    """A batch that one process takes as a whole."""
-    return StepBatch([batch], [1.0], is_empty=not batch.num_labelled)
 
 
 def _importance(part: Batch, class_weights: Tensor | None) -> float:

@@ -33,7 +33,8 @@ class Stopped(BaseException):
 class StopSignals:
     """Remembers a stop signal while in its `with` block; `check` raises it where stopping is safe.
 
-    A second Ctrl-C ends the process at once. Outside the main thread, where Python has no signals, it does nothing.
+    A second Ctrl-C ends the process at once, until saving begins. Outside the main thread, where Python has no signals,
+    it does nothing.
     """
 
     def __init__(self) -> None:
@@ -94,7 +95,7 @@ class StopSignals:
         self.raise_if(int(max(number for (number,) in everyones([self.number]))))
 
     def save_undisturbed(self) -> None:
-        """From here on signals are not heard: the run is being saved because of one."""
+        """From here on signals are not heard: the run is being saved, and ends then."""
         self._saving = True
 
     @contextmanager

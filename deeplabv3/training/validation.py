@@ -49,6 +49,7 @@ def validate(learner: Learner, samples: Sequence[Sample], label_set: LabelSet, c
                 inference=InferenceConfig(precision=config.precision),
                 batch_size=config.eval_batch_size,
                 num_workers=config.num_workers,
+                timeout_seconds=config.worker_timeout_seconds,
                 with_loss=True,
             )
             for model in (learner.average, learner.model)

@@ -1,17 +1,21 @@
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
 from deeplabv3.config import CheckConfig
+from deeplabv3.data.batches import SharedBatches
 from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.data.frames import read_sample
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.data.loading import eval_batches, train_batches
 from deeplabv3.data.sampling import batch_keys, class_pixels, epoch_keys, num_batches
+from deeplabv3.data.workers import read_by_workers
 from deeplabv3.errors import DatasetError, InputError
 from deeplabv3.report.defects import checked
+from deeplabv3.training.loop import train
 from tests.conftest import write_frame
 
 
@@ -188,3 +192,19 @@ def test_colors_travel_with_the_batch(train_config):
     assert batch.color is not None
     assert (batch.color.dtype, batch.color.shape) == (torch.float32, (3, 3, 4))
     assert batches(replace(train_config, photometric_distortion=False))[0].color is None
+
+
+def test_memory_that_another_process_took_is_told(monkeypatch):
+    refused = RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+    monkeypatch.setattr(torch.Tensor, "share_memory_", Mock(side_effect=refused))
+    with pytest.raises(InputError, match=r"/dev/shm has .* bytes free and the processes .* share 24; give fewer"):
+        SharedBatches(1, 2, (1, 3))
+
+
+def test_validation_waits_as_long_as_training(train_config, monkeypatch):
+    """What a run is told of its readers goes for both."""
+    read = Mock(side_effect=read_by_workers)
+    monkeypatch.setattr("deeplabv3.data.loading.read_by_workers", read)
+    train(replace(train_config, worker_timeout_seconds=77.0))
+    told = [call.kwargs["timeout_seconds"] for call in read.call_args_list]
+    assert told.count(77.0) == 1 + 4  # the batches of the run, and four validations

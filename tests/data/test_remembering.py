@@ -1,6 +1,7 @@
 """What a check remembers of files that do not change."""
 
 import os
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -9,6 +10,7 @@ from deeplabv3.data.checking import check_dataset
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.data.remembering import memory_path
 from deeplabv3.errors import DatasetError
+from tests.data.packs import pack
 from tests.data.planting import DEFECTS
 from tests.data.tree import Tree, refused
 
@@ -51,6 +53,17 @@ def test_memory_that_cannot_be_written_only_costs_time(tmp_path, rng, monkeypatc
     (tmp_path / "file").touch()
     monkeypatch.setenv("DEEPLABV3_CACHE", str(tmp_path / "file"))
     assert tree.found() == tree.found(remembered=True) == set()
+
+
+def test_user_without_a_home_checks_all_the_same(streets, tmp_path, rng, monkeypatch):
+    """What is packed, too."""
+    pack(streets, tmp_path / "packed", "val")
+    for name in ("DEEPLABV3_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("Could not determine home directory.")))
+    tree = Tree(tmp_path / "d", rng)
+    assert tree.found() == tree.found(remembered=True) == set()
+    assert check_dataset(tmp_path / "packed", ("val",), CITYSCAPES, remembered=True).findings == ()
 
 
 def test_short_memory_is_not_remembered_of_a_file(tmp_path, rng, monkeypatch):

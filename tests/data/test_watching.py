@@ -13,7 +13,7 @@ import torch
 
 from deeplabv3.data import workers
 from deeplabv3.data.workers import WatchedDataset, default_num_workers, num_prefetched, read_by_workers
-from deeplabv3.errors import DatasetError
+from deeplabv3.errors import DatasetError, InputError
 from tests.conftest import REPOSITORY
 
 
@@ -50,6 +50,13 @@ def test_what_is_read_is_noted_until_it_is_there(num_workers):
     for key in (0, 1, 5):
         assert watched[key] == {os.getpid(): f"frame {key}"}
         assert watched.being_read() == {}
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_the_system_refuses_is_one_line(num_workers, tmp_path):
+    path = tmp_path / "a.png"
+    with pytest.raises(InputError, match=f"^{path}: No such file or directory$"):
+        list(read_by_workers(Source(path.read_bytes), [0], num_workers))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

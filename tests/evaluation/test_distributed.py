@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from deeplabv3 import distributed
 from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.data.streets import write_streets
+from deeplabv3.errors import ProcessError
 from deeplabv3.model.checkpoint import write_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.records import to_record
@@ -159,6 +161,16 @@ def test_single_process_needs_no_group():
         assert distributed.sum_over_processes(counts) is counts
         assert distributed.gather(["a"]) == ["a"]
     assert not torch.distributed.is_initialized()
+
+
+def test_processes_that_do_not_find_each_other_are_one_line(monkeypatch):
+    monkeypatch.setattr(distributed, "num_processes", lambda: 2)
+    refused = RuntimeError("[enforce fail at device.cc:84] rv != -1.\nUnable to find address for: eth9")
+    monkeypatch.setattr(torch.distributed, "init_process_group", Mock(side_effect=refused))
+    match = r"cannot reach each other \(.*Unable to find address for: eth9\); .*set GLOO_SOCKET_IFNAME$"
+    with pytest.raises(ProcessError, match=match) as error, distributed.process_group():
+        pass
+    assert "\n" not in str(error.value)
 
 
 def test_several_processes_leave_without_the_interpreters_end(tmp_path):

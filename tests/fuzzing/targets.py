@@ -26,8 +26,8 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.load import load_model, open_checkpoint
 from deeplabv3.records import to_record
 from deeplabv3.report.writing import _training
-from deeplabv3.training.beginning import checkpoint_to_resume
 from deeplabv3.training.learner import make_learner
+from deeplabv3.training.resuming import checkpoint_to_resume
 from deeplabv3.training.state import RunPaths, config_yaml, restore, state_tensors
 from tests.fuzzing.mutations import of_bytes, of_json, of_tensors, of_text
 from tests.model.forging import forged, written

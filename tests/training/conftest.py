@@ -61,6 +61,11 @@ def random_batch(seed=0, images=2, size=(33, 49), ignored=0.0):
     return Batch(image, label, tuple(f"frame_{seed}_{number}" for number in range(images)))
 
 
+def undivided(batch):
+    """A batch that one process takes as a whole."""
+    return step.StepBatch([batch], [1.0], is_empty=not batch.num_labelled)
+
+
 @pytest.fixture
 def unchecked(monkeypatch):
     """Frames as they are, for what is wrong only after the check."""

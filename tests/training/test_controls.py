@@ -117,5 +117,5 @@ def test_run_counts_overflows_in_a_row_on(resumed):
 
 
 def test_run_with_another_seed_is_another(resumed, whole_run_of_everything):
-    """All random numbers follow from it."""
-    assert resumed(seed=5)[0] != final_state(whole_run_of_everything)
+    """All random numbers follow from it. It may be another one between two epochs alone."""
+    assert resumed(which=4, seed=5)[0] != final_state(whole_run_of_everything)

@@ -3,8 +3,10 @@
 import errno
 import io
 import random
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from deeplabv3.prediction.predictor import predict_image
 from deeplabv3.prediction.render import colorize, overlay
 from deeplabv3.training import events
 from deeplabv3.training.events import Events, event_files, require_tensorboard, spread
+from deeplabv3.training.loop import train
 from tests.conftest import REPOSITORY
 
 ALL = {"scalars": 0, "images": 0}
@@ -295,6 +298,14 @@ def test_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="the folder .*file/tensorboard cannot be made: Not a directory"):
         Events(tmp_path / "file" / "tensorboard").epoch(HISTORY[0])
+
+
+def test_run_says_how_to_go_on_where_its_events_cannot_be_written(whole_run, tmp_path):
+    config = replace(whole_run[0], run_dir=tmp_path / "run", tensorboard=True)
+    shutil.copytree(whole_run[0].run_dir, config.run_dir)
+    (config.run_dir / "tensorboard").touch()
+    with pytest.raises(OutputError, match="tensorboard cannot be made: .*, then go on from .*last.* with --resume"):
+        train(replace(config, resume=True))
 
 
 def test_file_that_cannot_be_read_is_named(folder):

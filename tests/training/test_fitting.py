@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deeplabv3.config import Phase
+from deeplabv3.data.photometric import recolored
 from deeplabv3.errors import InputError, NonFiniteError
 from deeplabv3.model.checkpoint import read_checkpoint
 from deeplabv3.training import beginning, fitting
@@ -83,6 +84,21 @@ def test_trial_goes_through_every_phase(train_config, monkeypatch, precision):
     config = replace(train_config, phases=phases, precision=precision, average_decay=0.9, recompute=True)
     assert fits(2, config, CPU)
     assert seen == [(16, 2), (16, 2), (8, 2), (8, 2)]
+
+
+def test_trial_holds_what_the_run_will(train_config, monkeypatch):
+    """Gradients beside the maps, colours that change, and weights of classes."""
+    step = Mock()
+    monkeypatch.setattr(fitting, "train_step", step)
+    assert fits(2, replace(train_config, photometric_distortion=False), CPU)
+    _, batch, *_, class_weights = step.call_args.args
+    assert (len(batch.parts), batch.parts[0].color, class_weights) == (1, None, None)
+    loss = replace(train_config.loss, class_weights="counts")
+    assert fits(2, replace(train_config, accumulation=3, photometric_distortion=True, loss=loss), CPU)
+    _, batch, *_, class_weights = step.call_args.args
+    assert (sum(batch.shares), len(batch.parts), len(class_weights)) == (1, 2, train_config.model.num_classes)
+    image = batch.parts[0].image.float()
+    assert torch.equal(recolored(image, batch.parts[0].color), image)
 
 
 def test_trial_whose_numbers_overflow_fits(train_config, monkeypatch):

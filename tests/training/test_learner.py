@@ -17,9 +17,9 @@ from deeplabv3.model.load import load_model
 from deeplabv3.training.learner import enter_phase, make_learner, update_average
 from deeplabv3.training.loop import train
 from deeplabv3.training.state import RunPaths
-from deeplabv3.training.step import train_step, undivided
+from deeplabv3.training.step import train_step
 from deeplabv3.training.stopping import Stopped
-from tests.training.conftest import CPU, final_state, learner_of, random_batch
+from tests.training.conftest import CPU, final_state, learner_of, random_batch, undivided
 
 RATE = 0.01
 each_grouping = pytest.mark.parametrize(

@@ -28,9 +28,9 @@ from deeplabv3.training import loop, validation
 from deeplabv3.training.loop import train
 from deeplabv3.training.schedule import learning_rate
 from deeplabv3.training.state import PLACES, RunPaths
-from deeplabv3.training.step import train_step, undivided
+from deeplabv3.training.step import train_step
 from tests.conftest import PHASES, write_frame
-from tests.training.conftest import final_state, learner_of
+from tests.training.conftest import final_state, learner_of, undivided
 
 
 def test_run_folder_is_complete(whole_run):

@@ -16,8 +16,8 @@ from deeplabv3.training.loop import train
 from deeplabv3.training.losses import loss_of
 from deeplabv3.training.position import Position
 from deeplabv3.training.state import RunPaths
-from deeplabv3.training.step import Outcome, settle, train_step, undivided
-from tests.training.conftest import learner_of, random_batch
+from deeplabv3.training.step import Outcome, settle, train_step
+from tests.training.conftest import learner_of, random_batch, undivided
 
 
 @pytest.fixture

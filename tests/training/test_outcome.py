@@ -11,9 +11,9 @@ from deeplabv3.data.labels import IGNORE_INDEX
 from deeplabv3.errors import DatasetError, NonFiniteError
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.position import Position
-from deeplabv3.training.step import Outcome, settle, step_batches, train_step, undivided
+from deeplabv3.training.step import Outcome, settle, step_batches, train_step
 from deeplabv3.training.stopping import StopSignals
-from tests.training.conftest import learner_of, random_batch
+from tests.training.conftest import learner_of, random_batch, undivided
 
 INF, NAN = float("inf"), float("nan")
 

@@ -73,6 +73,14 @@ def test_contradictions_are_refused(values, message):
         position_of(stored(**values))
 
 
+@pytest.mark.parametrize("count", ["num_skipped", "num_overflowed"])
+def test_counts_of_an_epoch_are_numbers(count):
+    entry = {"epoch": 1, "step": 2, "learning_rate": 0.1, "train_loss": 1.0}
+    assert position_of(stored(epoch=1, num_overflowed=9, history=[{**entry, count: 9}])).reopened(1).batch == 1
+    with pytest.raises(CheckpointError, match=f"history has 'x' as {count} of epoch 1; it is a number"):
+        position_of(stored(epoch=1, history=[{**entry, count: "x"}]))
+
+
 def test_early_releases_named_a_count_otherwise():
     checkpoint = stored()
     record = checkpoint.record["position"]

@@ -16,9 +16,9 @@ from deeplabv3.data.loading import train_batches
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.loop import train
 from deeplabv3.training.schedule import learning_rate
-from deeplabv3.training.step import train_step, undivided
+from deeplabv3.training.step import train_step
 from tests.conftest import GOLDEN_DIR, PHASES, make_config
-from tests.training.conftest import final_state, learner_of
+from tests.training.conftest import final_state, learner_of, undivided
 
 
 def golden_run(streets, folder, dtype):
@@ -41,16 +41,21 @@ def golden_run(streets, folder, dtype):
     return losses
 
 
-@pytest.mark.parametrize(("dtype", "steps", "tolerance"), [(torch.float64, 100, 1e-12), (torch.float32, 20, 1e-3)])
-def test_golden_losses(streets, tmp_path, dtype, steps, tolerance):
-    """In float64 a refactoring moves no digit; float32 drifts apart from one kind of processor to another."""
+@pytest.mark.parametrize(("dtype", "tolerances"), [(torch.float64, {20: 1e-12, 100: 1e-9}), (torch.float32, {4: 1e-4})])
+def test_golden_losses(streets, tmp_path, dtype, tolerances):
+    """A refactoring moves no digit.
+
+    They are of an AMD EPYC. Another kind of processor rounds otherwise, and each step enlarges that: an Intel Xeon
+    differs by 1e-13 in 20 steps of float64 and by 2e-11 in 100, by 7e-7 in 4 of float32 and 6e-3 in 20.
+    """
     losses = golden_run(streets, tmp_path, dtype)
     path = GOLDEN_DIR / f"losses_{str(dtype).removeprefix('torch.')}.txt"
     if os.environ.get("GOLDEN_ACCEPT"):
         path.write_text("".join(f"{step} {loss!r}\n" for step, loss in enumerate(losses)))
     expected = np.loadtxt(path)
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
-    np.testing.assert_allclose(losses[:steps], expected[:steps, 1], rtol=tolerance, atol=0)
+    for steps, tolerance in tolerances.items():
+        np.testing.assert_allclose(losses[:steps], expected[:steps, 1], rtol=tolerance, atol=0)
 
 
 @pytest.mark.slow

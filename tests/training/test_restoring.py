@@ -11,10 +11,10 @@ from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.errors import CheckpointError
 from deeplabv3.model.checkpoint import Checkpoint, read_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.training.beginning import checkpoint_to_resume
 from deeplabv3.training.learner import make_learner
 from deeplabv3.training.loop import train
 from deeplabv3.training.position import position_of
+from deeplabv3.training.resuming import checkpoint_to_resume
 from deeplabv3.training.state import RunPaths, config_of, restore, state_tensors
 from tests.model.forging import forged, written
 from tests.training.conftest import CPU

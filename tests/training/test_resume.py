@@ -14,7 +14,7 @@ from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.errors import CheckpointError, DatasetError, InputError
 from deeplabv3.files import only_writer
 from deeplabv3.model.checkpoint import digest, read_checkpoint
-from deeplabv3.training import loop, validation
+from deeplabv3.training import loop, stopping, validation
 from deeplabv3.training.loop import train
 from deeplabv3.training.state import RunPaths, write_history
 from deeplabv3.training.stopping import Stopped
@@ -164,6 +164,62 @@ def test_resume_within_another_epoch_is_refused(whole_run, tmp_path, stop_at):
         InputError, match="within an epoch of 2 steps of 3 from 6 images .* and cannot go on in one of 3 steps of 2"
     ):
         train(replace(config, resume=True, batch_size=2))
+
+
+def test_epoch_of_a_frame_that_is_left_out_begins_anew(whole_run, tmp_path, stop_at, capsys):
+    config = replace(whole_run[0], run_dir=tmp_path / "run", data_dir=tmp_path / "d")
+    shutil.copytree(whole_run[0].data_dir, config.data_dir)
+    stop_at(3)
+    with pytest.raises(Stopped):
+        train(config)
+    stop_at(-1)
+    find_samples(config.data_dir, "train")[0].image_path.write_bytes(b"")
+    with pytest.raises(DatasetError, match="it has 0 bytes; .*\nmend them, or add --skip-bad"):
+        train(replace(config, resume=True))
+    history = train(replace(config, resume=True, skip_bad=True, batch_size=2))
+    assert "epoch 2 begins anew, from the weights as they were after 1 of its batches" in capsys.readouterr().err
+    assert [entry["step"] for entry in history] == [2, 4, 6, 8]
+    assert all(entry["num_skipped"] == 0 for entry in history)
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", 1), ("class_sampling", 0.5)])
+def test_epoch_in_another_order_is_not_gone_on_with(whole_run, tmp_path, stop_at, name, value):
+    config = replace(whole_run[0], run_dir=tmp_path / "run")
+    was = getattr(config, name)
+    stop_at(1)
+    with pytest.raises(Stopped):
+        train(config)
+    with pytest.raises(InputError, match=rf"within an epoch that {name} {was} arranged, not {value}; give {was}"):
+        train(replace(config, resume=True, **{name: value}))
+    stop_at(1)  # the last of its epoch
+    with pytest.raises(Stopped):
+        train(replace(config, resume=True))
+    stop_at(-1)
+    train(replace(config, resume=True, **{name: value}))
+
+
+def test_shorter_phases_leave_a_finished_run_as_it_is(whole_run, tmp_path, capsys):
+    config = replace(whole_run[0], run_dir=tmp_path / "run", losses_dir=tmp_path / "losses")
+    train(config)
+    plots = {path: path.read_bytes() for path in config.losses_dir.iterdir()}
+    shorter = replace(config, resume=True, phases=(Phase(epochs=2, learning_rate=0.05),))
+    assert len(train(shorter)) == 4
+    assert "all 4 epochs are done already" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in config.losses_dir.iterdir()} == plots
+
+
+def test_reader_that_a_signal_to_all_ends_is_no_broken_frame(train_config, monkeypatch):
+    """In a validation by several processes, which go on to its end."""
+
+    def end_reader(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise DatasetError("a process that reads images was ended by SIGTERM")
+
+    monkeypatch.setattr(stopping, "num_processes", lambda: 2)
+    monkeypatch.setattr(loop, "validate", end_reader)
+    with pytest.raises(Stopped, match=r"stopped in epoch .*; saved in ") as stopped:
+        train(train_config)
+    assert stopped.value.exit_code == 143
 
 
 def test_longer_phases_go_on_within_the_epoch_that_was_cut_short(train_config):

@@ -10,7 +10,7 @@ import torch
 from deeplabv3.config import LossConfig, Phase
 from deeplabv3.data.batches import Batch
 from deeplabv3.data.labels import IGNORE_INDEX
-from deeplabv3.errors import NonFiniteError
+from deeplabv3.errors import DatasetError, NonFiniteError
 from deeplabv3.model.checkpoint import digest
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training import loop, step
@@ -20,9 +20,9 @@ from deeplabv3.training.losses import class_weights_of
 from deeplabv3.training.position import Position
 from deeplabv3.training.schedule import learning_rate
 from deeplabv3.training.state import RunPaths, write_history
-from deeplabv3.training.step import Outcome, settle, step_batches, train_step, undivided
+from deeplabv3.training.step import Outcome, settle, step_batches, train_step
 from deeplabv3.training.stopping import Stopped, StopSignals
-from tests.training.conftest import CPU, final_state, learner_of, random_batch
+from tests.training.conftest import CPU, final_state, learner_of, random_batch, undivided
 
 FROZEN = (Phase(epochs=1, learning_rate=0.01, frozen_batch_norm=True),)
 
@@ -55,6 +55,21 @@ def in_parts(batch, num_parts, class_weights):
     places = [slice(first, first + size) for first in range(0, len(batch.names), size)]
     parts = [Batch(batch.image[place], batch.label[place], batch.names[place]) for place in places]
     return next(step_batches(iter(parts), num_parts, class_weights, StopSignals()))
+
+
+def test_signal_comes_before_a_reader_that_it_ended(monkeypatch):
+    """One to the whole group of processes ends those that read, too."""
+
+    def stream():
+        raise DatasetError("a process that reads images was ended by SIGTERM")
+        yield
+
+    stop = StopSignals()
+    with pytest.raises(DatasetError):
+        next(step_batches(stream(), 1, None, stop))
+    monkeypatch.setattr(StopSignals, "number", signal.SIGTERM)
+    with pytest.raises(Stopped):
+        next(step_batches(stream(), 1, None, stop))
 
 
 def distance(ours, theirs):

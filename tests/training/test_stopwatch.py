@@ -1,8 +1,8 @@
 import torch
 
 from deeplabv3.data.batches import Batch
-from deeplabv3.training.step import undivided
 from deeplabv3.training.stopwatch import Stopwatch
+from tests.training.conftest import undivided
 
 
 def test_watch_measures_waiting_and_stands_still_at_the_end(monkeypatch):

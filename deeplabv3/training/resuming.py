@@ -1,0 +1,143 @@
+"""How a run goes on: its last checkpoint, and whether it fits what is asked for now."""
+
+from __future__ import annotations
+
+import sys
+
+from deeplabv3.config import TrainConfig
+from deeplabv3.data.labels import LabelSet
+from deeplabv3.distributed import is_first, num_processes
+from deeplabv3.errors import CheckpointError, InputError
+from deeplabv3.model.checkpoint import SUFFIX, Checkpoint, label_set_of, read_checkpoint, recorded
+from deeplabv3.training.position import Position, position_of
+from deeplabv3.training.schedule import num_steps
+from deeplabv3.training.state import RunPaths, changes, config_of
+
+
+def checkpoint_so_far(config: TrainConfig) -> Checkpoint | None:
+    """The last checkpoint of a run that is to go on, or None.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    last = RunPaths(config).last
+    return read_checkpoint(last) if config.resume and last.exists() else None
+
+
+def checkpoint_to_resume(
+    begun: Checkpoint | None, paths: RunPaths, config: TrainConfig, label_set: LabelSet, epoch_content: str
+) -> Checkpoint | None:
+    """The checkpoint to go on from, or None for a new run, or for one that ended before it had a checkpoint.
+
+    Args:
+        begun: What `checkpoint_so_far` found.
+        paths: Where the run's files are.
+        config: Completed.
+        label_set: What is trained.
+        epoch_content: What an epoch is made from, in words.
+
+    Raises:
+        InputError: There is a run already and it is not to be resumed, or the other way round; or its checkpoint has a
+            record that is damaged, was on other classes, was stopped within an epoch whose batches are others now, or
+            would go back in its schedule or leave out some of it; or it is gone and others are there.
+    """
+    if not config.resume:
+        paths.require_unused()
+        return None
+    if begun is not None:
+        return _fitting(begun, paths, config, label_set, epoch_content)
+    # The configuration is written before the first checkpoint, the log behind it: with a log, a checkpoint was lost.
+    if not paths.config.exists() or paths.log.exists():
+        there = paths.existing()
+        if kept := [path for path in there if path.suffix == SUFFIX]:
+            raise InputError(f"{paths.last} is gone, and {kept[0]} is there; copy a kept checkpoint to its place")
+        start = "choose another folder" if there else "leave --resume out"
+        raise InputError(f"there is no run to resume: {paths.last} does not exist; {start} to start one")
+    tell(f"the run in {paths.run_dir} ended before its first checkpoint; it begins anew")
+    return None
+
+
+def _fitting(
+    checkpoint: Checkpoint, paths: RunPaths, config: TrainConfig, label_set: LabelSet, epoch_content: str
+) -> Checkpoint:
+    """A checkpoint that its run can go on from, once it has been said what is no longer as it was.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if label_set_of(checkpoint) != label_set:
+        raise InputError(
+            f"{paths.last} was trained on other classes; give the --labels and --ignored-classes of its run"
+        )
+    # The first checkpoints did not say what their epochs were made from.
+    before = recorded(checkpoint, "epoch_content", str) if "epoch_content" in checkpoint.record else "unknown images"
+    position = _place_to_go_on(checkpoint, before, paths, config, epoch_content)
+    if position.batch > paths.steps_per_epoch:
+        seen = f"{position.batch} batches in an epoch of {paths.steps_per_epoch}"
+        raise CheckpointError(f"{paths.last} has a record of {seen}; use another file")
+    last_step, next_step = position.last_step, (position.epoch + 1) * paths.steps_per_epoch
+    if next_step <= last_step:
+        raise InputError(
+            f"{paths.last} was saved after step {last_step}, and with {epoch_content} its next epoch would end at step "
+            f"{next_step}; keep the batch size and the images, or begin a new run with --weights {paths.last}"
+        )
+    first_step = position.epoch * paths.steps_per_epoch + position.batch
+    if before != epoch_content and _leaves_steps_out(config, paths.steps_per_epoch, last_step, first_step):
+        raise InputError(
+            f"{paths.last} was saved after step {last_step}, and with {epoch_content} it would go on at step "
+            f"{first_step} of phases that are counted in steps; keep the batch size and the images, or begin a new run "
+            f"with --weights {paths.last}"
+        )
+    changed = changes(config_of(checkpoint), config)
+    if before != epoch_content:
+        changed = ", ".join(filter(None, [f"an epoch of {before} -> {epoch_content}", changed]))
+    if changed:
+        tell(f"the run goes on with other values than it began with: {changed}")
+    others = recorded(checkpoint, "num_processes", int) if "num_processes" in checkpoint.record else 1
+    if others != num_processes():
+        tell(
+            f"{paths.last} was saved by {others} process{'es' * (others > 1)} and goes on in {num_processes()}: on the "
+            "same samples, but not to the same last digits"
+        )
+    return checkpoint
+
+
+def _place_to_go_on(
+    checkpoint: Checkpoint, before: str, paths: RunPaths, config: TrainConfig, epoch_content: str
+) -> Position:
+    """Where a checkpoint was saved; or the beginning of its epoch, where frames are left out that the epoch had.
+
+    Raises:
+        InputError: Its epoch would go on with other batches: some frames would come twice, some never.
+    """
+    position, begun = position_of(checkpoint), config_of(checkpoint)
+    if before == epoch_content:
+        for name in ("seed", "class_sampling"):
+            was, now = getattr(begun, name), getattr(config, name)
+            if 0 < position.batch < paths.steps_per_epoch and was != now:
+                raise InputError(
+                    f"{paths.last} was saved within an epoch that {name} {was} arranged, not {now}; give {was}"
+                )
+    elif position.batch:
+        if not config.skip_bad:
+            raise InputError(
+                f"{paths.last} was saved within an epoch of {before} and cannot go on in one of {epoch_content}; "
+                "restore the images under their names and the batch size, or add --skip-bad to begin that epoch anew"
+            )
+        done = f"the weights as they were after {position.batch} of its batches"
+        tell(f"epoch {position.epoch + 1} begins anew, from {done}")
+        return position.begun_anew()
+    return position
+
+
+def _leaves_steps_out(config: TrainConfig, steps_per_epoch: int, last_step: int, first_step: int) -> bool:
+    """Whether a run that goes on at a later step than it came to has phases by then whose steps are counted."""
+    begins = [num_steps(config.phases[:place], steps_per_epoch) for place in range(len(config.phases))]
+    is_counted = any(phase.steps and at < first_step for phase, at in zip(config.phases, begins, strict=True))
+    return is_counted and last_step < min(first_step, num_steps(config.phases, steps_per_epoch))
+
+
+def tell(note: str) -> None:
+    """Say something once, whatever the number of processes."""
+    if is_first():
+        print(f"note: {note}", file=sys.stderr)
