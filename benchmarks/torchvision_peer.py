@@ -26,7 +26,7 @@ from deeplabv3.model.device import autocast, place
 from deeplabv3.model.foreign import Foreign
 from deeplabv3.model.importers import import_weights
 from deeplabv3.training.learner import enter_phase, make_learner
-from deeplabv3.training.step import train_step, undivided
+from deeplabv3.training.step import StepBatch, train_step
 
 CLASSES = 19
 RATE = 1e-3  # small: from random weights, a step of time and memory is wanted and not a good one
@@ -142,7 +142,7 @@ def our_step(
     learner = make_learner(model, config, image.device)
     enter_phase(learner, config.phases[0], config)
     frames = Batch(image, label, ("random",) * len(image))
-    made = undivided(frames)  # the loop looks at labels while they are in main memory
+    made = StepBatch([frames], [1.0], is_empty=False)  # the loop looks at labels while they are in main memory
     return lambda: train_step(learner, made, RATE, 0, config).value()
 
 
