@@ -12,7 +12,7 @@ from deeplabv3.config import ModelConfig, TrainConfig
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.zoo import ALIASES, PUBLISHED
-from tests.conftest import REPOSITORY
+from tests.conftest import GOLDEN_DIR, REPOSITORY
 from tests.pages import PAGES, commands
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -64,6 +64,13 @@ def test_pictures_are_small_and_shown_with_a_text():
     pictures = list((REPOSITORY / "docs/images").iterdir())
     assert {picture.name for picture in pictures} == set(shown.values())
     assert max(picture.stat().st_size for picture in pictures) < 300_000
+
+
+def test_every_option_is_documented():
+    text = "".join(page.read_text() for page in PAGES)
+    options = set(re.findall(r"--[a-z][a-z-]+", (GOLDEN_DIR / "flags.txt").read_text()))
+    written = set(re.findall(r"--[a-z][a-z-]+", text.replace("--print_config", "--print-config")))
+    assert options - written == set()
 
 
 def test_every_published_checkpoint_is_documented():
