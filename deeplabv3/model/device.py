@@ -56,15 +56,19 @@ def has_native_bfloat16(device: torch.device) -> bool:
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
+def chosen_precision(device: torch.device, precision: str) -> str:
+    """What a precision comes to on a device: "auto" is bfloat16 where that `has_native_bfloat16`, else float32."""
+    if precision == "auto":
+        return "bfloat16" if has_native_bfloat16(device) else "float32"
+    return precision
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """The context that `forward` runs in.
 
     Args:
         device: Where.
-        precision: float32, bfloat16, float16, or auto: bfloat16 where `has_native_bfloat16`.
+        precision: float32, bfloat16, float16 or auto, as of `chosen_precision`.
     """
-    if precision == "float16":
-        return torch.autocast(device.type, torch.float16)
-    if precision == "bfloat16" or (precision == "auto" and has_native_bfloat16(device)):
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
+    chosen = chosen_precision(device, precision)
+    return nullcontext() if chosen == "float32" else torch.autocast(device.type, getattr(torch, chosen))

@@ -26,7 +26,7 @@ from deeplabv3.model.checkpoint import (
     used_weights,
 )
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.device import choose_device
+from deeplabv3.model.device import choose_device, chosen_precision
 from deeplabv3.model.load import open_checkpoint
 from deeplabv3.model.pretrained import backbone_file, load_backbone
 from deeplabv3.records import to_record
@@ -174,7 +174,8 @@ def completed(
             network = config_of(begun).model
         model = replace(network, dropout=model.dropout)
     model = replace(model, num_classes=label_set.num_classes)
-    config = replace(config, model=model, num_workers=workers)
+    precision = chosen_precision(device, config.precision)  # a run that goes on elsewhere says if it is another one
+    config = replace(config, model=model, num_workers=workers, precision=precision)
     if config.batch_size == "auto":  # memory may be another one now; a run that goes on stays what it is
         found = largest_batch(config, device, num_samples) if begun is None else config_of(begun).batch_size
         config = replace(config, batch_size=found)

@@ -178,6 +178,8 @@ def changes(before: TrainConfig, config: TrainConfig) -> str:
     old, now = to_record(before), to_record(config)
     same_run = {*PLACES, "resume", "num_workers", "worker_timeout_seconds", "device", "report", "skip_bad"}
     same_run |= {"tensorboard", "compile", "recompute"}
+    if before.precision == "auto":  # of early releases, which did not say what that came to
+        same_run.add("precision")
     names = [name for name in now if name not in same_run and old[name] != now[name]]
     return ", ".join(f"{name} {old[name]} -> {now[name]}" for name in names)
 

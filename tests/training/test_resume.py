@@ -13,6 +13,7 @@ from deeplabv3.config import Phase
 from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.errors import CheckpointError, DatasetError, InputError
 from deeplabv3.files import only_writer
+from deeplabv3.model import device
 from deeplabv3.model.checkpoint import digest, read_checkpoint
 from deeplabv3.training import loop, stopping, validation
 from deeplabv3.training.loop import train
@@ -368,6 +369,21 @@ def test_resume_with_another_model_is_refused(whole_run):
     config, _ = whole_run
     with pytest.raises(CheckpointError, match="another network .width 16 -> 32.; give the options that it began with"):
         train(replace(config, resume=True, model=replace(config.model, width=32)))
+
+
+@pytest.mark.parametrize("is_native", [True, False])
+def test_precision_that_a_machine_chose_is_recorded(whole_run, tmp_path, monkeypatch, capsys, stop_at, is_native):
+    config = replace(whole_run[0], run_dir=tmp_path / "run", precision="auto")
+    monkeypatch.setattr(device, "has_native_bfloat16", lambda _: is_native)
+    stop_at(1)
+    with pytest.raises(Stopped):
+        train(config)
+    stop_at(-1)
+    ours, theirs = ("bfloat16", "float32") if is_native else ("float32", "bfloat16")
+    assert f"precision: {ours}" in RunPaths(config).config.read_text()
+    monkeypatch.setattr(device, "has_native_bfloat16", lambda _: not is_native)
+    train(replace(config, resume=True))
+    assert f"goes on with other values than it began with: precision {ours} -> {theirs}" in capsys.readouterr().err
 
 
 def test_resume_with_other_values_says_so(whole_run, capsys):
