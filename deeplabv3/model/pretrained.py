@@ -102,7 +102,12 @@ def load_backbone(backbone: ResNet | MobileNetV3, path: Path) -> None:
     if faults and any(name.startswith(("backbone.", "encoder.")) for name in theirs):
         raise CheckpointError(f"{path} is a whole network and no backbone alone; begin with it by --weights {path}")
     if faults:
-        raise CheckpointError(f"{path} does not fit this backbone: {faults}; give weights of its depth, at width 64")
+        advice = "give weights of its depth, at width 64"
+        if "stem.0.weight" in theirs and "conv1.weight" in ours:
+            advice = "it has the deep stem, so give --stem deep"
+        elif "conv1.weight" in theirs and "stem.0.weight" in ours:
+            advice = "it has not the deep stem, so give --stem conv7"
+        raise CheckpointError(f"{path} does not fit this backbone: {faults}; {advice}")
     backbone.load_state_dict(theirs)
 
 

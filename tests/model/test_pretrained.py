@@ -2,6 +2,7 @@ import hashlib
 import io
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import ClassVar
@@ -232,6 +233,22 @@ def test_whole_network_is_named(tmp_path):
 def test_weights_of_another_width(weights):
     with pytest.raises(CheckpointError, match=r"conv1.weight is \(16, 3, 7, 7\) instead of \(32, 3, 7, 7\)"):
         load_backbone(ResNet(ModelConfig(backbone="resnet18", width=32)), weights)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("deep", "conv7"), ("conv7", "deep")])
+def test_weights_of_another_stem(tmp_path, theirs, ours):
+    state = ResNet(replace(CONFIG, stem=theirs)).state_dict()
+    as_timm = {"stem.7.": "bn1.", "stem.": "conv1."}
+    for ours_begins, begins in as_timm.items():
+        state = {
+            begins + name.removeprefix(ours_begins) if name.startswith(ours_begins) else name: value
+            for name, value in state.items()
+        }
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(
+        CheckpointError, match=f"w.pth does not fit this backbone: .*deep stem, so give --stem {theirs}$"
+    ):
+        load_backbone(ResNet(replace(CONFIG, stem=ours)), tmp_path / "w.pth")
 
 
 class Harmful:
