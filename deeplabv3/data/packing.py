@@ -6,7 +6,6 @@ journal in it says which frames are done, so that an interrupted packing goes on
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -40,13 +39,13 @@ from deeplabv3.data.packed import (
     read_index,
 )
 from deeplabv3.errors import DatasetError, OutputError
-from deeplabv3.files import flush_dir, make_dir, only_writer, partial_of, write_whole
+from deeplabv3.files import cannot_write, flush_dir, make_dir, only_writer, partial_of, write_whole
 
 JOURNAL = "journal.jsonl"
 _FRAMES_A_FLUSH = 64  # brought to the disk together: a flush for each frame would take longer than the packing
 _FEW_PIXELS = 4_000_000  # up to which starting processes takes longer than they save
 
-Told = Callable[[int], None]
+Advance = Callable[[int], None]
 """Called with a number of frames that are done, besides those of earlier calls."""
 
 
@@ -59,8 +58,8 @@ def pack_split(
     *,
     num_workers: int | None = None,
     overwrite: bool = False,
-    progress: Told = lambda _: None,
-    skipped: Told = lambda _: None,
+    progress: Advance = lambda _: None,
+    skipped: Advance = lambda _: None,
 ) -> bool:
     """Write a split as flat files, or go on writing it.
 
@@ -72,7 +71,7 @@ def pack_split(
         label_set: What trainIds are.
         num_workers: Processes that decode; None takes one for each core where that pays.
         overwrite: Replace a packed split that is there, once the new one is whole.
-        progress: Told after each frame.
+        progress: Told of each frame, as one more.
         skipped: Told first how many were done before.
 
     Returns:
@@ -99,7 +98,7 @@ def pack_split(
 
 
 def _packed(
-    data_dir: Path, hidden: Path, wanted: PackedSplit, num_workers: int | None, progress: Told, skipped: Told
+    data_dir: Path, hidden: Path, wanted: PackedSplit, num_workers: int | None, progress: Advance, skipped: Advance
 ) -> list[PackedFrame]:
     """The frames that are wanted, once their pixels are on the disk."""
     plan = hashlib.sha256(wanted.to_json().encode()).hexdigest()
@@ -237,8 +236,7 @@ def _write_at(path: Path, offset: int, content: bytes | memoryview) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> OutputError:
-    step = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
-    return OutputError(f"{path} cannot be written: {error.strerror}; {step} and go on with the same command")
+    return OutputError(f"{cannot_write(path, error)}; the same command goes on in this one")
 
 
 class _Journal:

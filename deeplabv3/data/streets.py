@@ -38,7 +38,8 @@ from deeplabv3.data.scenery.ground import (
 )
 from deeplabv3.data.scenery.layout import lay_out, paint_items
 from deeplabv3.data.scenery.painting import Canvas, LabelledPolygon
-from deeplabv3.errors import InputError, OutputError
+from deeplabv3.errors import InputError
+from deeplabv3.files import cannot_write
 
 MIN_HEIGHT, MIN_WIDTH = 32, 64
 """The smallest picture, in pixels, in which a street can be told."""
@@ -139,7 +140,7 @@ def write_streets(
             for folder in ("leftImg8bit", "gtFine"):
                 (root / folder / _SPLITS[split] / f"streets{split}").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(error, root) from error
+        raise cannot_write(Path(error.filename or root), error) from error
     write = partial(_write_scene, root, seed, height, width)
     for done, _ in enumerate(_in_processes(write, names, given_or_cores(num_workers)), 1):
         if progress is not None:
@@ -179,7 +180,7 @@ def _check(root: Path, counts: tuple[int, int, int], height: int, width: int, se
         try:
             occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
         except OSError as error:
-            raise _unwritable(error, root) from error
+            raise cannot_write(Path(error.filename or root), error) from error
         if occupied:
             raise InputError(f"{root} already holds a data set ({folder.name}); choose an empty folder")
 
@@ -200,7 +201,7 @@ def _write_scene(root: Path, seed: int, height: int, width: int, name: tuple[int
         colors.save(labels / f"{stem}_gtFine_color.png", compress_level=1)
         (labels / f"{stem}_gtFine_polygons.json").write_text(_to_json(scene), encoding="utf-8")
     except OSError as error:
-        raise _unwritable(error, root) from error
+        raise cannot_write(Path(error.filename or root), error) from error
 
 
 def _color_table() -> npt.NDArray[np.uint8]:
@@ -216,7 +217,3 @@ def _to_json(scene: Scene) -> str:
     height, width = scene.label_ids.shape
     objects = [{"label": item.label, "polygon": item.polygon} for item in scene.objects]
     return json.dumps({"imgHeight": height, "imgWidth": width, "objects": objects})
-
-
-def _unwritable(error: OSError, root: Path) -> OutputError:
-    return OutputError(f"{error.filename or root} cannot be written: {error.strerror or error}; choose another folder")

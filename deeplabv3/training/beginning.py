@@ -13,7 +13,7 @@ from deeplabv3.data.cityscapes import IMAGES, LABELS, Sample
 from deeplabv3.data.frames import label_set_of as label_set_of_data
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.data.packed import packed_splits
-from deeplabv3.data.sampling import ClassPixels, class_pixels, num_batches, part_size
+from deeplabv3.data.sampling import ClassPixels, class_pixels, epoch_keys, num_batches, part_size
 from deeplabv3.data.workers import default_num_workers
 from deeplabv3.distributed import ending_together, is_first, local_rank, num_processes
 from deeplabv3.errors import CheckpointError, InputError
@@ -71,7 +71,7 @@ class Run:
 
 
 def set_up(config: TrainConfig) -> Run:
-    """Find out everything that can be wrong with a run, before anything is written.
+    """Find out what can be wrong with a run, before anything is written.
 
     Raises:
         InputError: Something is; in all processes of the run.
@@ -92,6 +92,7 @@ def set_up(config: TrainConfig) -> Run:
         begun = checkpoint_so_far(config)
         config = completed(config, label_set, device, len(train_samples), begun)
         part_size(config)
+        epoch_keys(len(train_samples), config, 0, shown)  # no frame may show what is to be drawn
         if config.tensorboard:
             require_tensorboard()
         steps_per_epoch = num_batches(len(train_samples), config)

@@ -62,7 +62,7 @@ def train(config: TrainConfig) -> list[dict[str, Any]]:
 
 def _train(config: TrainConfig, make_folders: Callable[[RunPaths], None]) -> list[dict[str, Any]]:
     """What `train` does, in folders that no other run writes into."""
-    # 1. Set up: everything that can be wrong is found out before anything is written.
+    # 1. Set up: what can be wrong is found out before anything is written.
     run = set_up(config)
     config, paths, phases, steps_per_epoch = run.config, run.paths, run.config.phases, run.steps_per_epoch
     total_steps, epochs = num_steps(phases, steps_per_epoch), num_epochs(phases, steps_per_epoch)

@@ -344,7 +344,7 @@ def test_file_system_without_large_files_is_told(copy):
     limited = ["bash", "-c", 'ulimit -f 50; exec "$@"', "bash", sys.executable, "-c", code]
     ended = subprocess.run(limited, cwd=REPOSITORY, check=False, capture_output=True, text=True)
     assert ended.returncode == 2
-    assert "images.bin cannot be written: File too large; mend that and go on" in ended.stderr
+    assert "(ulimit -f) or choose another folder; the same command goes on in this one" in ended.stderr
 
 
 def test_file_that_changes_while_it_is_packed_is_named(copy):

@@ -11,6 +11,9 @@ import torch
 
 from deeplabv3.cli import parse
 from deeplabv3.config import ModelConfig
+from deeplabv3.data.cityscapes import find_samples
+from deeplabv3.data.frames import read_sample
+from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.model.checkpoint import read_checkpoint, write_checkpoint
 from deeplabv3.prediction.segmenter import DeepLabV3
@@ -127,6 +130,21 @@ def test_unknown_weights(config, tmp_path):
     with pytest.raises(CheckpointError, match="there is no checkpoint .*none"):
         train(replace(config, weights=tmp_path / "none"))
     assert not config.run_dir.exists()
+
+
+def test_classes_that_no_frame_shows_are_not_drawn_for(train_config, tmp_path):
+    """Frames whose classes are all ignored are sound; it is told before anything is written."""
+    data_dir = tmp_path / "d"
+    shutil.copytree(train_config.data_dir, data_dir)
+    for sample in find_samples(data_dir, "train"):
+        _, label = read_sample(sample, CITYSCAPES)
+        if CITYSCAPES.names.index("train") in label:
+            for path in data_dir.rglob(f"{sample.name}_*"):
+                path.unlink()
+    others = tuple(name for name in CITYSCAPES.names if name != "train")
+    with pytest.raises(InputError, match="no training frame shows a class that is trained; give 0"):
+        train(replace(train_config, data_dir=data_dir, class_sampling=0.5, ignored_classes=others))
+    assert not train_config.run_dir.exists()
 
 
 def test_several_processes_do_not_train_on_mps(train_config, monkeypatch):
