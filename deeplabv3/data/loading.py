@@ -77,10 +77,10 @@ class TrainReader:
         else:
             images, labels = self.shared.images[place].numpy(), self.shared.labels[place].numpy()
         colors = []
-        for sample, crop in zip(keys, zip(images, labels, strict=True), strict=True):
-            note(sample.index)
-            colors.append(self._fill(sample, crop))
-        names = tuple(self.samples[sample.index].name for sample in keys)
+        for one, crop in zip(keys, zip(images, labels, strict=True), strict=True):
+            note(one.index)
+            colors.append(self._fill(one, crop))
+        names = tuple(self.samples[one.index].name for one in keys)
         return Made((images, labels) if self.shared is None else place, names, tuple(colors))
 
     def _fill(self, key: Key, crop: tuple[Pixels, Pixels]) -> Matrix:

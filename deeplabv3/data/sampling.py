@@ -23,13 +23,13 @@ ClassPixels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Key:
-    """A training sample: all that its pixels depend on, besides the seed.
+    """One draw of a frame: all that its pixels depend on, besides the seed.
 
     Attributes:
         epoch: The epoch.
         index: The frame's place among the samples.
         again: How often the frame was in the epoch before.
-        wanted_class: A trainId that the crop shows, where it was drawn for that.
+        wanted_class: A trainId that it was drawn for; None for none.
     """
 
     epoch: int
