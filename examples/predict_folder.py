@@ -1,7 +1,6 @@
 """Print the share of a class in each image: python examples/predict_folder.py FOLDER MODEL CLASS.
 
-MODEL is a checkpoint or a file exported with --output probabilities; FOLDER holds images and nothing else;
-those of the same names in pictures/ are replaced.
+MODEL is a checkpoint or a file exported with --output probabilities; FOLDER holds images alone; pictures/ gets theirs.
 """
 
 import sys

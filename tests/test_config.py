@@ -7,11 +7,13 @@ from deeplabv3.config import (
     CheckConfig,
     DemoConfig,
     EvaluateConfig,
+    ImportConfig,
     ModelConfig,
     Phase,
     PredictConfig,
     ReportConfig,
     StreetsConfig,
+    SubmitConfig,
     TrainConfig,
 )
 from deeplabv3.errors import InputError
@@ -40,6 +42,23 @@ def test_text_becomes_a_path():
     config = ReportConfig(data_dir="d", model="m", out="o", report_dir="r", split="val")
     assert config == ReportConfig(data_dir=Path("d"), model=Path("m"), out=Path("o"), report_dir=Path("r"), split="val")
     assert (config.data_dir, config.predictions) == (Path("d"), None)
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted"),
+    [
+        (lambda name: EvaluateConfig(data_dir="d", model="m", out=name), "json"),
+        (lambda name: CheckConfig(data_dir="d", out=name), "json"),
+        (lambda name: CheckConfig(data_dir="d", picture=name), "png"),
+        (lambda name: SubmitConfig(data_dir="d", model="m", out=name), "zip"),
+        (lambda name: ImportConfig(file="f", out=name), "safetensors"),
+    ],
+)
+def test_name_of_a_file_promises_no_other_form(make, wanted):
+    for name in ("a", f"a.{wanted}", f"a.{wanted.upper()}"):
+        make(name)
+    with pytest.raises(InputError, match=rf"is 'a\.csv'; it is written as {wanted}; let its name end with \.{wanted}$"):
+        make("a.csv")
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)

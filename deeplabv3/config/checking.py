@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deeplabv3.config.checks import paths_from_text, require, require_num_workers, require_splits
+from deeplabv3.config.checks import paths_from_text, require, require_num_workers, require_splits, require_suffix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,5 +39,7 @@ class CheckConfig:
         paths_from_text(self)
         require_splits(self.splits)
         require_num_workers(self.num_workers)
+        require_suffix("out", self.out, ".json")
+        require_suffix("picture", self.picture, ".png")
         allowed = "out is that file too; give another one"
         require(self.picture is None or self.picture != self.out, "picture", str(self.picture), allowed)

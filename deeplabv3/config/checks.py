@@ -40,6 +40,16 @@ def paths_from_text(config: Any) -> None:
             object.__setattr__(config, item.name, Path(value))
 
 
+def require_suffix(name: str, path: Path | None, suffix: str) -> None:
+    """Refuse to write a file under a name that promises another form of it; one without an ending promises nothing.
+
+    Raises:
+        InputError: Its name has another ending.
+    """
+    ok = path is None or path.suffix.lower() in ("", suffix)
+    require(ok, name, str(path), f"it is written as {suffix[1:]}; let its name end with {suffix}")
+
+
 def require_output_stride(value: int | None) -> None:
     """Refuse an output stride that no network here has; None stands for a model's own.
 

@@ -14,6 +14,7 @@ from deeplabv3.config.checks import (
     require_num_workers,
     require_output_stride,
     require_precision,
+    require_suffix,
 )
 from deeplabv3.errors import InputError
 
@@ -116,6 +117,7 @@ class EvaluateConfig:
         require_one("to score", model=self.model, predictions=self.predictions)
         require(self.batch_size >= 1, "batch_size", self.batch_size, "give at least 1")
         require_num_workers(self.num_workers)
+        require_suffix("out", self.out, ".json")
         if self.model is not None:
             allowed = "it is for --predictions; a checkpoint knows its classes"
             require(self.labels is None, "labels", str(self.labels), allowed)
@@ -182,6 +184,7 @@ class SubmitConfig:
         """
         paths_from_text(self)
         require_one("to do", model=self.model, check=self.check)
+        require_suffix("out", self.out, ".zip")
         if self.model is not None:
             allowed = "it is for --check; a checkpoint knows its classes"
             require(self.labels is None, "labels", str(self.labels), allowed)
@@ -216,6 +219,7 @@ class ImportConfig:
         """
         paths_from_text(self)
         require_output_stride(self.output_stride)
+        require_suffix("out", self.out, ".safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
