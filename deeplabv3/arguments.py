@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
@@ -61,7 +61,8 @@ def make_parser(verb: str, cls: type, positional: Sequence[str]) -> Any:
             return re.sub(r"--(?!print_config)\w+", lambda flag: flag[0].replace("_", "-"), text)
 
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            raise InputError(_told(message, self._option_string_actions)) from ex
+            defaults = {flag: action.default for flag, action in self._option_string_actions.items()}
+            raise InputError(_told(message, defaults, positional)) from ex
 
     parser = Parser(prog=f"deeplabv3 {verb}", description=(cls.__doc__ or "").splitlines()[0])
     parser.add_argument("--config", action="config", help="YAML file with any of these options; flags override it.")
@@ -144,19 +145,22 @@ _PHASES = "[{steps: 400, learning_rate: 0.01}]"
 _OF_PHASES = ("--epochs", "--num-epochs", "--steps", "--max-steps", "--learning-rate", "--lr", "--warmup-steps")
 
 
-def _told(message: str, flags: Iterable[str]) -> str:
+def _told(message: str, defaults: Mapping[str, Any], positional: Sequence[str]) -> str:
     """A parser's message of several lines as one, with flags as they are typed and types as they are called."""
     if key := re.fullmatch(r".*Option '([^']+)' is not accepted\s*", message, re.DOTALL):  # of a configuration file
         if f"--{key[1]}".replace("_", "-") in _OF_PHASES:
             return f"there is no option {key[1]}; it is part of phases, as in 'phases: {_PHASES}'"
-        near = difflib.get_close_matches(key[1], [flag.lstrip("-") for flag in flags], n=1, cutoff=0.8)
+        near = difflib.get_close_matches(key[1], [flag.lstrip("-") for flag in defaults], n=1, cutoff=0.8)
         return f"there is no option {printable(key[1])}; " + (f"is {near[0]} meant? " if near else "") + "see --help"
     if unknown := re.fullmatch(r"unrecognized arguments: (-\S+).*", message, re.DOTALL):
         typed = unknown[1].partition("=")[0]
-        name, known = printable(typed).replace("_", "-"), [flag.replace("_", "-") for flag in flags]
+        name, known = printable(typed).replace("_", "-"), [flag.replace("_", "-") for flag in defaults]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
         if name in _OF_PHASES and "--phases" in known:
             return f"there is no option {name}; it is part of --phases, as in '{_PHASES}'"
+        if name[2:].replace("-", "_") in positional:
+            order = " ".join(word.upper() for word in positional)
+            return f"there is no option {name}; it stands without a flag, in the order {order}"
         return f"there is no option {name}; " + (f"is {near[0]} meant? " if near else "") + "see --help"
     if message.startswith("unrecognized arguments: "):
         return f"{printable(message.partition(': ')[2])}: nothing is expected there; see --help"
@@ -167,11 +171,28 @@ def _told(message: str, flags: Iterable[str]) -> str:
     line = re.sub(r"<class '(?:pathlib\.)?(\w+)'>", r"\1", line).replace("NoneType", "null")
     line = re.sub(r", typing\.Literal\['(\w+)'\]", r" or \1", line)
     line = re.sub(r"\btuple with (\d+) elements", r"list of \1 in brackets", line)
-    line = re.sub(r"\btuple(?:\[\w+(?:, [\w.]+)*\])?", "list in brackets", line)
+    line = re.sub(r"\btuple(?:\[(\w+(?:, [\w.]+)*)\])?", _list_of, line)
     line = line.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
     # What is wrong within a phase is told of as it was typed: there is no flag --steps.
     line = re.sub(r"^--(epochs|steps|learning-rate|warmup-steps|frozen-batch-norm): ", r"--phases: \1: ", line)
     line = line.replace("the following arguments are required: learning_rate", "--phases: learning_rate is missing")
+    if bare := re.fullmatch(r"--(\S+): expected list(?: of (\d+))? in brackets.*, got ([\w./,]+)", line):
+        default = defaults.get("--" + bare[1].replace("-", "_"))
+        return f"{line}; write '[{_as_list(bare[3], int(bare[2] or 0), default)}]'"
     missing = re.sub(r"(required: )([\w.]+)$", r"\1--\2", line)
-    line = missing if missing.rpartition(" ")[2] in flags else line
+    line = missing if missing.rpartition(" ")[2] in defaults else line
     return line + (f"; as in '{_PHASES}'" if line.startswith("--phases") else "; see --help")
+
+
+def _list_of(kind: re.Match[str]) -> str:
+    """What a tuple is called, with how many values it has if that is known."""
+    values = kind[1]
+    return f"list of {values.count(',') + 1} in brackets" if values and "..." not in values else "list in brackets"
+
+
+def _as_list(typed: str, length: int, default: Any) -> str:
+    """What was typed without brackets, as it is typed in them; a number, as often as there have to be some."""
+    values = typed.split(",")
+    if values[0].replace(".", "").isdecimal() and isinstance(default, list | tuple):
+        length = length or len(default)
+    return ", ".join(values * max(1, length) if len(values) == 1 else values)
