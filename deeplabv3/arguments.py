@@ -171,14 +171,16 @@ def _told(message: str, defaults: Mapping[str, Any], positional: Sequence[str]) 
     line = re.sub(r"<class '(?:pathlib\.)?(\w+)'>", r"\1", line).replace("NoneType", "null")
     line = re.sub(r", typing\.Literal\['(\w+)'\]", r" or \1", line)
     line = re.sub(r"\btuple with (\d+) elements", r"list of \1 in brackets", line)
+    line = re.sub(r"\btuple\[tuple\[.*?\]\]", "list of lists in brackets", line)
     line = re.sub(r"\btuple(?:\[(\w+(?:, [\w.]+)*)\])?", _list_of, line)
     line = line.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
     # What is wrong within a phase is told of as it was typed: there is no flag --steps.
     line = re.sub(r"^--(epochs|steps|learning-rate|warmup-steps|frozen-batch-norm): ", r"--phases: \1: ", line)
     line = line.replace("the following arguments are required: learning_rate", "--phases: learning_rate is missing")
     if bare := re.fullmatch(r"--(\S+): expected list(?: of (\d+))? in brackets.*, got ([\w./,]+)", line):
-        default = defaults.get("--" + bare[1].replace("-", "_"))
-        return f"{line}; write '[{_as_list(bare[3], int(bare[2] or 0), default)}]'"
+        example = _as_list(bare[3], int(bare[2] or 0), defaults.get("--" + bare[1].replace("-", "_")))
+        if example:
+            return f"{line}; write '[{example}]'"
     missing = re.sub(r"(required: )([\w.]+)$", r"\1--\2", line)
     line = missing if missing.rpartition(" ")[2] in defaults else line
     return line + (f"; as in '{_PHASES}'" if line.startswith("--phases") else "; see --help")
@@ -191,8 +193,18 @@ def _list_of(kind: re.Match[str]) -> str:
 
 
 def _as_list(typed: str, length: int, default: Any) -> str:
-    """What was typed without brackets, as it is typed in them; a number, as often as there have to be some."""
-    values = typed.split(",")
-    if values[0].replace(".", "").isdecimal() and isinstance(default, list | tuple):
-        length = length or len(default)
-    return ", ".join(values * max(1, length) if len(values) == 1 else values)
+    """What was typed without brackets, as it is typed in them, a number as often as needed; nothing if it is no such.
+
+    Args:
+        typed: One value, or some with commas between.
+        length: How many there have to be; 0 if that is not known.
+        default: The option's, which tells numbers from names; None is that of whole numbers.
+    """
+    values, like = typed.split(","), next(iter(default or ()), 1 if default is None else "")
+    if isinstance(like, str):
+        return ", ".join(values) if all(value.isidentifier() and value != "None" for value in values) else ""
+    if not isinstance(like, int | float):
+        return ""
+    if not all(value.replace(".", "" if isinstance(like, float) else ".", 1).isdecimal() for value in values):
+        return ""
+    return ", ".join(values * max(1, length, len(default or ())) if len(values) == 1 else values)

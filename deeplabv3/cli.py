@@ -26,7 +26,7 @@ from deeplabv3.config import (
     UnpackConfig,
 )
 from deeplabv3.distributed import is_first
-from deeplabv3.errors import DeepLabError, DeviceMemoryError, InputError, is_out_of_memory
+from deeplabv3.errors import DeepLabError, DeviceMemoryError, InputError, UnreachableError, is_out_of_memory
 
 if TYPE_CHECKING:
     from deeplabv3.evaluation.scores import Scores
@@ -60,7 +60,8 @@ def guarded(program: str, run: Callable[[], int | None]) -> int:
         code = run()
         sys.stdout.flush()  # short output meets a closed pipe here alone
     except DeepLabError as error:
-        if is_first() or isinstance(error, DeviceMemoryError):  # of several processes, each finds any other mistake
+        of_one = isinstance(error, DeviceMemoryError | UnreachableError)  # each process finds any other mistake
+        if is_first() or of_one:
             print(f"{program}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     except BrokenPipeError:  # whoever reads what is printed, as `head` does, has seen enough

@@ -21,7 +21,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from deeplabv3.errors import DeepLabError, DeviceMemoryError, InputError, ProcessError, printable
+from deeplabv3.errors import DeepLabError, DeviceMemoryError, InputError, ProcessError, UnreachableError, printable
 
 Item = TypeVar("Item")
 
@@ -133,7 +133,8 @@ def process_group() -> Iterator[None]:
     """Join the other processes for the time of a `with` statement; nothing where there are none.
 
     Raises:
-        ProcessError: Another process has ended, or they cannot reach each other.
+        UnreachableError: They cannot reach each other.
+        ProcessError: Another process has ended.
     """
     import torch
     import torch.distributed as dist
@@ -146,7 +147,7 @@ def process_group() -> Iterator[None]:
         dist.init_process_group(backend, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         advice = "see that each machine knows the name of the first, or set GLOO_SOCKET_IFNAME"
-        raise ProcessError(f"the processes cannot reach each other ({printable(error)}); {advice}") from error
+        raise UnreachableError(f"the processes cannot reach each other ({printable(error)}); {advice}") from error
     try:
         yield
     except RuntimeError as error:
@@ -181,6 +182,12 @@ def everyones(values: Sequence[float]) -> list[list[float]]:
     rows = [torch.empty_like(own) for _ in range(num_processes())]
     dist.all_gather(rows, own)
     return [row.tolist() for row in rows]
+
+
+def tell(note: str) -> None:
+    """Say something on standard error once, whatever the number of processes."""
+    if is_first():
+        print(f"note: {note}", file=sys.stderr)
 
 
 def share_of(items: Sequence[Item]) -> Sequence[Item]:

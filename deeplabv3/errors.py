@@ -8,6 +8,7 @@
     |   `-- DeviceMemoryError the memory of a device is too small for what was asked
     |-- NonFiniteError        a number of training became NaN or infinite; exits with 1
     `-- ProcessError          another process of the same work has ended; exits with 1
+        `-- UnreachableError  the processes cannot find each other
 
 Each message is one line: the value seen, what is allowed, the next step. An `assert` guards only
 what no user can cause.
@@ -69,6 +70,10 @@ class NonFiniteError(DeepLabError):
 
 class ProcessError(DeepLabError):
     """Another process that works on the same thing has ended."""
+
+
+class UnreachableError(ProcessError):
+    """The processes that should work together cannot reach each other. One alone may meet it."""
 
 
 def printable(error: Exception | str, most: int = 300) -> str:

@@ -115,6 +115,12 @@ def bad(tmp_path_factory) -> Path:
             "--phases: steps: expected int, null, got few; as in '[{steps: 400, learning_rate: 0.01}]'",
         ),
         (["train", "{streets}", "{tmp}/run", "--batch-size", "99"], "batch_size is 99 and the training split has 6"),
+        (
+            ["train", "{streets}", "{tmp}/run", "--phases", "20"],
+            "--phases: expected list in brackets, got 20; as in '[{steps: 400",
+        ),
+        (["train", "{streets}", "{tmp}/run", "--crop-size", "769x769"], "expected list in brackets, got 769x769; see"),
+        (["train", "{streets}", "{tmp}/run", "--block-rates", "2"], "expected list of lists in brackets, null, got 2"),
         (["serve", "--model", "m"], "there is no option --model; it stands without a flag, in the order MODEL"),
         (["check", "d", "--splits", "val"], "--splits: expected list in brackets, got val; write '[val]'"),
         (["train", "{streets}", "{tmp}/run", "--kind", "9"], "there is no option --kind; see --help"),

@@ -55,7 +55,7 @@ def test_text_becomes_a_path():
     ],
 )
 def test_name_of_a_file_promises_no_other_form(make, wanted):
-    for name in ("a", f"a.{wanted}", f"a.{wanted.upper()}"):
+    for name in ("a", f"a.{wanted}", f"a.{wanted.upper()}", "a_lr0.01"):
         make(name)
     with pytest.raises(InputError, match=rf"is 'a\.csv'; it is written as {wanted}; let its name end with \.{wanted}$"):
         make("a.csv")

@@ -46,7 +46,7 @@ def require_suffix(name: str, path: Path | None, suffix: str) -> None:
     Raises:
         InputError: Its name has another ending.
     """
-    ok = path is None or path.suffix.lower() in ("", suffix)
+    ok = path is None or path.suffix.lower() == suffix or not path.suffix[1:2].isalpha()  # ".01" is of a number
     require(ok, name, str(path), f"it is written as {suffix[1:]}; let its name end with {suffix}")
 
 

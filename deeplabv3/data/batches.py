@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deeplabv3.data.labels import IGNORE_INDEX
-from deeplabv3.errors import InputError
+from deeplabv3.errors import InputError, printable
 
 _SHARED_DIR = Path("/dev/shm")  # where Linux keeps memory that processes share
 
@@ -56,20 +56,20 @@ class SharedBatches:
     def __init__(self, num_batches: int, batch_size: int, crop_size: tuple[int, int]) -> None:
         shape = (num_batches, batch_size, *crop_size)
         needed = 4 * num_batches * batch_size * crop_size[0] * crop_size[1]
-        free = shutil.disk_usage(_SHARED_DIR).free if _SHARED_DIR.is_dir() else needed
-        too_large = InputError(
-            f"{_SHARED_DIR} has {free:,} bytes free and the processes that read images share {needed:,}; give "
-            "fewer --num-workers (0 needs none), or the container more (docker run --shm-size)"
-        )
-        if needed > free:
-            raise too_large
+        if _SHARED_DIR.is_dir() and shutil.disk_usage(_SHARED_DIR).free < needed:
+            raise _too_large(needed)
         self.images = torch.empty((*shape, 3), dtype=torch.uint8)  # (B, N, H, W, 3)
         self.labels = torch.empty(shape, dtype=torch.uint8)  # (B, N, H, W)
         for part in (self.images, self.labels):
             try:
                 part.share_memory_()  # type: ignore[no-untyped-call]  # torch does not annotate it
-            except RuntimeError as error:  # another process of this machine took what was free
-                raise too_large from error
+            except RuntimeError as error:
+                if "No space left" in str(error):  # another process of this machine took what was free
+                    raise _too_large(needed) from error
+                cause = printable(error)
+                raise InputError(
+                    f"no memory can be shared ({cause}); give --num-workers 0, which needs none"
+                ) from error
 
     def copied(self, place: int, *, pin_memory: bool) -> tuple[Tensor, Tensor]:
         """The images, uint8 `(N, H, W, 3)`, and labels, uint8 `(N, H, W)`, of a batch, in memory of their own.
@@ -83,3 +83,11 @@ class SharedBatches:
             for part in (self.images, self.labels)
         )
         return image, label
+
+
+def _too_large(needed: int) -> InputError:
+    free = shutil.disk_usage(_SHARED_DIR).free
+    return InputError(
+        f"{_SHARED_DIR} has {free:,} bytes free and the processes that read images share {needed:,}; give "
+        "fewer --num-workers (0 needs none), or the container more (docker run --shm-size)"
+    )

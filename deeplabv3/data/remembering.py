@@ -21,6 +21,7 @@ import PIL
 from deeplabv3.cores import given_or_cores
 from deeplabv3.data.findings import Fault
 from deeplabv3.data.looking import Facts, look_at, state_of
+from deeplabv3.data.packed import packed_splits
 from deeplabv3.errors import OutputError
 from deeplabv3.files import cache_dir, write_whole
 
@@ -90,6 +91,13 @@ def memory_path(data_dir: Path) -> Path:
     """Where a data set's memory is."""
     digits = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
     return cache_dir() / "checks" / f"{digits}.json"
+
+
+def forget(data_dir: Path) -> None:
+    """Have every file looked at again: one was not what is remembered of it, with its size and time as they were."""
+    for folder in (data_dir, *(data_dir / split for split in packed_splits(data_dir))):
+        with suppress(OutputError, OSError):
+            memory_path(folder).unlink(missing_ok=True)
 
 
 def _head(data_dir: Path) -> dict[str, Any]:

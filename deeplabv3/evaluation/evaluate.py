@@ -40,6 +40,8 @@ from deeplabv3.prediction.sources import result_stems
 from deeplabv3.prediction.upsampling import upsampled_argmax, upsampled_loss
 from deeplabv3.progress import Progress
 
+_NOT_NOW = "instances are not read while training; deeplabv3 report counts them"
+
 
 def evaluate(config: EvaluateConfig, scored: Callable[[Scores], None] = lambda _: None) -> Scores:
     """Score a checkpoint or the files of another program; under torchrun the processes share the frames.
@@ -101,9 +103,6 @@ def samples_of(config: EvaluateConfig) -> list[Sample]:
     samples = (find_samples if has_images else find_labels)(config.data_dir, config.split)
     require_unique_names([sample.image_path for sample in samples])
     return samples
-
-
-_NOT_NOW = "instances are not read while training; deeplabv3 report counts them"
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from deeplabv3.data.labels import LabelSet
 from deeplabv3.data.packed import packed_splits
 from deeplabv3.data.sampling import ClassPixels, class_pixels, epoch_keys, num_batches, part_size
 from deeplabv3.data.workers import default_num_workers
-from deeplabv3.distributed import ending_together, is_first, local_rank, num_processes
+from deeplabv3.distributed import ending_together, is_first, local_rank, num_processes, tell
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.files import require_writable
 from deeplabv3.model.checkpoint import (
@@ -34,7 +34,7 @@ from deeplabv3.training.events import require_tensorboard
 from deeplabv3.training.fitting import largest_batch
 from deeplabv3.training.frames import sound_frames
 from deeplabv3.training.position import Position
-from deeplabv3.training.resuming import checkpoint_so_far, checkpoint_to_resume, tell
+from deeplabv3.training.resuming import checkpoint_so_far, checkpoint_to_resume, order_changes
 from deeplabv3.training.state import RunPaths, config_of, describe_epoch
 
 CLASSIFIERS = ("classifier.", "auxiliary_head.2.")
@@ -92,7 +92,7 @@ def set_up(config: TrainConfig) -> Run:
         begun = checkpoint_so_far(config)
         config = completed(config, label_set, device, len(train_samples), begun)
         part_size(config)
-        epoch_keys(len(train_samples), config, 0, shown)  # no frame may show what is to be drawn
+        epoch_keys(len(train_samples), config, 0, shown)  # finds out whether there is what to draw for
         if config.tensorboard:
             require_tensorboard()
         steps_per_epoch = num_batches(len(train_samples), config)
@@ -193,6 +193,7 @@ def reopened(position: Position, run: Run, total_steps: int) -> Position:
     is_same = run.start.record.get("epoch_content") == run.epoch_content
     if position.batch:
         return position if is_same else position.begun_anew()
+    is_same = is_same and not order_changes(config_of(run.start), run.config)
     begun = (position.epoch - 1) * run.steps_per_epoch
     was_cut = position.epoch > 0 and begun < position.last_step < min(begun + run.steps_per_epoch, total_steps)
     return position.reopened(position.last_step - begun) if was_cut and is_same else position

@@ -13,6 +13,7 @@ import torch
 
 from deeplabv3.config import InferenceConfig, TrainConfig
 from deeplabv3.data.loading import train_batches
+from deeplabv3.data.remembering import forget
 from deeplabv3.distributed import by_the_first, ending_together, everyones, is_first, num_processes, process_group
 from deeplabv3.errors import DatasetError, DeviceMemoryError
 from deeplabv3.evaluation.scores import number
@@ -81,7 +82,7 @@ def _train(config: TrainConfig, make_folders: Callable[[RunPaths], None]) -> lis
     enter_phase(learner, phases[phase], config)
     make_folders(paths)
     if position.epoch >= epochs:
-        by_the_first(print, f"all {position.epoch} epochs are done already; longer --phases go on from here")
+        by_the_first(print, f"nothing is left to train: epoch {position.epoch} is done; more epochs go on from here")
 
     def rate_at(step: int, waited: int) -> float:
         return learning_rate(step, phases, steps_per_epoch, config.poly_power, config.min_learning_rate, waited)
@@ -145,12 +146,17 @@ def _train(config: TrainConfig, make_folders: Callable[[RunPaths], None]) -> lis
         except (Stopped, DatasetError, DeviceMemoryError) as reason:
             if isinstance(reason, DeviceMemoryError) and num_processes() > 1:  # of a validation: it is saved already
                 raise
-            if isinstance(reason, DatasetError) and stop.number:  # a signal to the group ended a reader of a validation
-                reason = Stopped(stop.number)
+            if isinstance(reason, DatasetError):
+                signal = stop.number_anywhere()
+                if signal:  # to the whole group of processes: it ended those that read for a validation
+                    reason = Stopped(signal)
+                else:
+                    forget(config.data_dir)
             stop.save_undisturbed()
             settle(outcomes, position)
             by_the_first(save, paths.last)
-            where = f"epoch {min(position.epoch + 1, epochs)} of {epochs}, batch {position.batch} of {steps_per_epoch}"
+            where = f"epoch {position.epoch + 1} of {epochs}, batch {position.batch} of {steps_per_epoch}"
+            where = f"the end of epoch {epochs}" if position.epoch == epochs else where
             raise _with_place(reason, where, paths.last) from reason
 
     # 5. Record: once more at the end, for a run that was killed between its last checkpoint and its log.

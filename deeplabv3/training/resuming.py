@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from deeplabv3.config import TrainConfig
 from deeplabv3.data.labels import LabelSet
-from deeplabv3.distributed import is_first, num_processes
+from deeplabv3.distributed import num_processes, tell
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.model.checkpoint import SUFFIX, Checkpoint, label_set_of, read_checkpoint, recorded
 from deeplabv3.training.position import Position, position_of
@@ -71,7 +69,7 @@ def _fitting(
         )
     # The first checkpoints did not say what their epochs were made from.
     before = recorded(checkpoint, "epoch_content", str) if "epoch_content" in checkpoint.record else "unknown images"
-    position = _place_to_go_on(checkpoint, before, paths, config, epoch_content)
+    position, note = _place_to_go_on(checkpoint, before, paths, config, epoch_content)
     if position.batch > paths.steps_per_epoch:
         seen = f"{position.batch} batches in an epoch of {paths.steps_per_epoch}"
         raise CheckpointError(f"{paths.last} has a record of {seen}; use another file")
@@ -88,6 +86,8 @@ def _fitting(
             f"{first_step} of phases that are counted in steps; keep the batch size and the images, or begin a new run "
             f"with --weights {paths.last}"
         )
+    if note:
+        tell(note)
     changed = changes(config_of(checkpoint), config)
     if before != epoch_content:
         changed = ", ".join(filter(None, [f"an epoch of {before} -> {epoch_content}", changed]))
@@ -104,30 +104,40 @@ def _fitting(
 
 def _place_to_go_on(
     checkpoint: Checkpoint, before: str, paths: RunPaths, config: TrainConfig, epoch_content: str
-) -> Position:
+) -> tuple[Position, str]:
     """Where a checkpoint was saved; or the beginning of its epoch, where frames are left out that the epoch had.
+
+    Returns:
+        That, and what is to be said of it.
 
     Raises:
         InputError: Its epoch would go on with other batches: some frames would come twice, some never.
     """
     position, begun = position_of(checkpoint), config_of(checkpoint)
+    if not position.batch:
+        return position, ""
     if before == epoch_content:
-        for name in ("seed", "class_sampling"):
-            was, now = getattr(begun, name), getattr(config, name)
-            if 0 < position.batch < paths.steps_per_epoch and was != now:
-                raise InputError(
-                    f"{paths.last} was saved within an epoch that {name} {was} arranged, not {now}; give {was}"
-                )
-    elif position.batch:
-        if not config.skip_bad:
+        others = order_changes(begun, config)
+        if others and position.batch < paths.steps_per_epoch:
+            name, was, now = others[0], getattr(begun, others[0]), getattr(config, others[0])
             raise InputError(
-                f"{paths.last} was saved within an epoch of {before} and cannot go on in one of {epoch_content}; "
-                "restore the images under their names and the batch size, or add --skip-bad to begin that epoch anew"
+                f"{paths.last} was saved within an epoch that {name} {was} arranged, not {now}; give {was}"
             )
-        done = f"the weights as they were after {position.batch} of its batches"
-        tell(f"epoch {position.epoch + 1} begins anew, from {done}")
-        return position.begun_anew()
-    return position
+        return position, ""
+    is_as_large = begun.step_images == config.step_images
+    if not (config.skip_bad and is_as_large):
+        images = "restore the images under their names, or add --skip-bad to begin that epoch anew"
+        raise InputError(
+            f"{paths.last} was saved within an epoch of {before} and cannot go on in one of {epoch_content}; "
+            + (images if is_as_large else "give the batch size that it had")
+        )
+    done = f"the weights as they were after {position.batch} of its batches"
+    return position.begun_anew(), f"epoch {position.epoch + 1} begins anew, from {done}"
+
+
+def order_changes(before: TrainConfig, config: TrainConfig) -> list[str]:
+    """Which options that an epoch's frames come in an order by are others."""
+    return [name for name in ("seed", "class_sampling") if getattr(before, name) != getattr(config, name)]
 
 
 def _leaves_steps_out(config: TrainConfig, steps_per_epoch: int, last_step: int, first_step: int) -> bool:
@@ -135,9 +145,3 @@ def _leaves_steps_out(config: TrainConfig, steps_per_epoch: int, last_step: int,
     begins = [num_steps(config.phases[:place], steps_per_epoch) for place in range(len(config.phases))]
     is_counted = any(phase.steps and at < first_step for phase, at in zip(config.phases, begins, strict=True))
     return is_counted and last_step < min(first_step, num_steps(config.phases, steps_per_epoch))
-
-
-def tell(note: str) -> None:
-    """Say something once, whatever the number of processes."""
-    if is_first():
-        print(f"note: {note}", file=sys.stderr)

@@ -92,7 +92,11 @@ class StopSignals:
         Raises:
             Stopped: One did, to any of them.
         """
-        self.raise_if(int(max(number for (number,) in everyones([self.number]))))
+        self.raise_if(self.number_anywhere())
+
+    def number_anywhere(self) -> int:
+        """The signal that came to any process, or 0; all have to ask."""
+        return int(max(number for (number,) in everyones([self.number])))
 
     def save_undisturbed(self) -> None:
         """From here on signals are not heard: the run is being saved, and ends then."""

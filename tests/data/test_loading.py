@@ -199,6 +199,12 @@ def test_memory_that_another_process_took_is_told(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "share_memory_", Mock(side_effect=refused))
     with pytest.raises(InputError, match=r"/dev/shm has .* bytes free and the processes .* share 24; give fewer"):
         SharedBatches(1, 2, (1, 3))
+    refused = RuntimeError(
+        "unable to open shared memory object </torch_1> in read-write mode: Too many open files (24)"
+    )
+    monkeypatch.setattr(torch.Tensor, "share_memory_", Mock(side_effect=refused))
+    with pytest.raises(InputError, match=r"no memory can be shared \(.*Too many open files.*\); give --num-workers 0"):
+        SharedBatches(1, 2, (1, 3))
 
 
 def test_validation_waits_as_long_as_training(train_config, monkeypatch):

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplabv3 import distributed
+from deeplabv3 import cli, distributed
 from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.data.streets import write_streets
-from deeplabv3.errors import ProcessError
+from deeplabv3.errors import ProcessError, UnreachableError
 from deeplabv3.model.checkpoint import write_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.records import to_record
@@ -168,9 +168,17 @@ def test_processes_that_do_not_find_each_other_are_one_line(monkeypatch):
     refused = RuntimeError("[enforce fail at device.cc:84] rv != -1.\nUnable to find address for: eth9")
     monkeypatch.setattr(torch.distributed, "init_process_group", Mock(side_effect=refused))
     match = r"cannot reach each other \(.*Unable to find address for: eth9\); .*set GLOO_SOCKET_IFNAME$"
-    with pytest.raises(ProcessError, match=match) as error, distributed.process_group():
+    with pytest.raises(UnreachableError, match=match) as error, distributed.process_group():
         pass
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_process_that_alone_cannot_join_says_so(monkeypatch, capsys, rank):
+    monkeypatch.setattr(cli, "is_first", lambda: rank == 0)
+    for error, is_told in ((UnreachableError("no eth9"), True), (ProcessError("another"), rank == 0)):
+        assert cli.guarded("deeplabv3 train", Mock(side_effect=error)) == 1
+        assert capsys.readouterr().err == f"deeplabv3 train: error: {error}\n" * is_told
 
 
 def test_several_processes_leave_without_the_interpreters_end(tmp_path):

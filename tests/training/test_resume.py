@@ -9,12 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from deeplabv3.config import Phase
 from deeplabv3.data.cityscapes import find_samples
-from deeplabv3.errors import CheckpointError, DatasetError, InputError
+from deeplabv3.errors import DatasetError, InputError
 from deeplabv3.files import only_writer
-from deeplabv3.model import device
-from deeplabv3.model.checkpoint import digest, read_checkpoint
 from deeplabv3.training import loop, stopping, validation
 from deeplabv3.training.loop import train
 from deeplabv3.training.state import RunPaths, write_history
@@ -62,7 +59,7 @@ def test_finished_run_resumes_to_itself(whole_run, capsys):
     before = final_state(config)
     assert timeless(train(replace(config, resume=True))) == timeless(history)
     assert final_state(config) == before
-    assert capsys.readouterr() == ("all 4 epochs are done already; longer --phases go on from here\n", "")
+    assert capsys.readouterr() == ("nothing is left to train: epoch 4 is done; more epochs go on from here\n", "")
 
 
 def test_leftovers_of_a_killed_run_are_removed(whole_run, tmp_path):
@@ -150,65 +147,6 @@ def test_broken_frame_ends_the_run_saved(unchecked, train_config, streets, tmp_p
     assert final_state(config) == final_state(whole_run[0])
 
 
-def test_resume_on_other_classes_is_refused(whole_run):
-    config, _ = whole_run
-    with pytest.raises(InputError, match="was trained on other classes"):
-        train(replace(config, resume=True, ignored_classes=("train",)))
-
-
-def test_resume_within_another_epoch_is_refused(whole_run, tmp_path, stop_at):
-    config = replace(whole_run[0], run_dir=tmp_path / "run")
-    stop_at(1)
-    with pytest.raises(Stopped):
-        train(config)
-    with pytest.raises(
-        InputError, match="within an epoch of 2 steps of 3 from 6 images .* and cannot go on in one of 3 steps of 2"
-    ):
-        train(replace(config, resume=True, batch_size=2))
-
-
-def test_epoch_of_a_frame_that_is_left_out_begins_anew(whole_run, tmp_path, stop_at, capsys):
-    config = replace(whole_run[0], run_dir=tmp_path / "run", data_dir=tmp_path / "d")
-    shutil.copytree(whole_run[0].data_dir, config.data_dir)
-    stop_at(3)
-    with pytest.raises(Stopped):
-        train(config)
-    stop_at(-1)
-    find_samples(config.data_dir, "train")[0].image_path.write_bytes(b"")
-    with pytest.raises(DatasetError, match="it has 0 bytes; .*\nmend them, or add --skip-bad"):
-        train(replace(config, resume=True))
-    history = train(replace(config, resume=True, skip_bad=True, batch_size=2))
-    assert "epoch 2 begins anew, from the weights as they were after 1 of its batches" in capsys.readouterr().err
-    assert [entry["step"] for entry in history] == [2, 4, 6, 8]
-    assert all(entry["num_skipped"] == 0 for entry in history)
-
-
-@pytest.mark.parametrize(("name", "value"), [("seed", 1), ("class_sampling", 0.5)])
-def test_epoch_in_another_order_is_not_gone_on_with(whole_run, tmp_path, stop_at, name, value):
-    config = replace(whole_run[0], run_dir=tmp_path / "run")
-    was = getattr(config, name)
-    stop_at(1)
-    with pytest.raises(Stopped):
-        train(config)
-    with pytest.raises(InputError, match=rf"within an epoch that {name} {was} arranged, not {value}; give {was}"):
-        train(replace(config, resume=True, **{name: value}))
-    stop_at(1)  # the last of its epoch
-    with pytest.raises(Stopped):
-        train(replace(config, resume=True))
-    stop_at(-1)
-    train(replace(config, resume=True, **{name: value}))
-
-
-def test_shorter_phases_leave_a_finished_run_as_it_is(whole_run, tmp_path, capsys):
-    config = replace(whole_run[0], run_dir=tmp_path / "run", losses_dir=tmp_path / "losses")
-    train(config)
-    plots = {path: path.read_bytes() for path in config.losses_dir.iterdir()}
-    shorter = replace(config, resume=True, phases=(Phase(epochs=2, learning_rate=0.05),))
-    assert len(train(shorter)) == 4
-    assert "all 4 epochs are done already" in capsys.readouterr().out
-    assert {path: path.read_bytes() for path in config.losses_dir.iterdir()} == plots
-
-
 def test_reader_that_a_signal_to_all_ends_is_no_broken_frame(train_config, monkeypatch):
     """In a validation by several processes, which go on to its end."""
 
@@ -221,55 +159,6 @@ def test_reader_that_a_signal_to_all_ends_is_no_broken_frame(train_config, monke
     with pytest.raises(Stopped, match=r"stopped in epoch .*; saved in ") as stopped:
         train(train_config)
     assert stopped.value.exit_code == 143
-
-
-def test_longer_phases_go_on_within_the_epoch_that_was_cut_short(train_config):
-    """Epochs have two steps; without a decay of the rate, the longer run is known from its beginning."""
-    config = replace(train_config, phases=(Phase(steps=5, learning_rate=0.01),), poly_power=0.0)
-    whole = replace(config, run_dir=config.run_dir.with_name("whole"))
-    train(replace(config, phases=(Phase(steps=3, learning_rate=0.01),)))
-    history, wanted = train(replace(config, resume=True)), train(whole)
-    assert [entry["step"] for entry in history] == [entry["step"] for entry in wanted] == [2, 4, 5]
-    assert [entry["train_loss"] for entry in history] == pytest.approx([entry["train_loss"] for entry in wanted])
-    ours, theirs = (read_checkpoint(RunPaths(run).last) for run in (config, whole))
-    assert digest(ours.tensors, "") == digest(theirs.tensors, "")
-
-
-def test_schedule_does_not_go_back(train_config):
-    train(replace(train_config, batch_size=2, phases=(Phase(epochs=2, learning_rate=0.01),)))
-    longer = replace(train_config, batch_size=6, phases=(Phase(epochs=4, learning_rate=0.01),), resume=True)
-    last = RunPaths(train_config).last
-    before = last.read_bytes()
-    with pytest.raises(
-        InputError,
-        match="was saved after step 6, and with 1 steps of 6 from 6 images .* its next epoch would end at step 3; keep",
-    ):
-        train(longer)
-    assert last.read_bytes() == before
-
-
-def test_schedule_of_steps_leaves_none_out(train_config):
-    """Behind two epochs of one step, two epochs of three would be six; counted in epochs, it goes on behind them."""
-    train(replace(train_config, batch_size=6, phases=(Phase(steps=2, learning_rate=0.01),)))
-    last = RunPaths(train_config).last
-    before = last.read_bytes()
-    longer = replace(train_config, batch_size=2, phases=(Phase(steps=9, learning_rate=0.01),), resume=True)
-    with pytest.raises(InputError, match="saved after step 2, and with .* it would go on at step 6 of phases that are"):
-        train(longer)
-    assert last.read_bytes() == before
-    history = train(replace(longer, phases=(Phase(epochs=3, learning_rate=0.01),)))
-    assert [entry["step"] for entry in history] == [1, 2, 9]
-
-
-def test_resume_with_other_images_says_so(whole_run, tmp_path, capsys):
-    config = replace(whole_run[0], run_dir=tmp_path / "run", data_dir=tmp_path / "d")
-    shutil.copytree(whole_run[0].run_dir, config.run_dir)
-    shutil.copytree(whole_run[0].data_dir, config.data_dir)
-    sample = find_samples(config.data_dir, "train")[0]
-    for path in (sample.image_path, sample.label_path):
-        path.rename(path.with_name(path.name.replace(sample.name, "other_000000_000000")))
-    train(replace(config, resume=True))
-    assert "an epoch of 2 steps of 3 from 6 images" in capsys.readouterr().err
 
 
 def test_run_that_failed_at_once_can_be_started_again(train_config, monkeypatch):
@@ -332,20 +221,6 @@ def test_nothing_to_resume(train_config):
     assert not train_config.run_dir.exists()
 
 
-def test_steps_that_are_not_left_out_are_no_reason_to_refuse(train_config, tmp_path):
-    """Of a phase that comes later, and of a run that is finished."""
-    first = Phase(epochs=2, learning_rate=0.01)
-    data = shutil.copytree(train_config.data_dir, tmp_path / "d")
-    config = replace(train_config, data_dir=data, batch_size=6, phases=(first,))
-    train(config)
-    later = replace(config, batch_size=2, phases=(first, Phase(steps=2, learning_rate=0.01)), resume=True)
-    assert [entry["step"] for entry in train(later)] == [1, 2, 8]
-    sample = find_samples(data, "train")[0]
-    for path in (sample.image_path, sample.label_path):
-        path.rename(path.with_name(path.name.replace(sample.name, "other_000000_000000")))
-    assert len(train(later)) == 3
-
-
 @pytest.mark.parametrize("kept", [True, False])
 def test_run_that_lost_its_last_checkpoint_is_not_begun_anew(whole_run, tmp_path, kept):
     """What else there is of it would be overwritten."""
@@ -363,30 +238,3 @@ def test_run_that_lost_its_last_checkpoint_is_not_begun_anew(whole_run, tmp_path
         shutil.copy(paths.kept(2), paths.last)
         train(config)
         assert final_state(config) == final_state(whole_run[0])
-
-
-def test_resume_with_another_model_is_refused(whole_run):
-    config, _ = whole_run
-    with pytest.raises(CheckpointError, match="another network .width 16 -> 32.; give the options that it began with"):
-        train(replace(config, resume=True, model=replace(config.model, width=32)))
-
-
-@pytest.mark.parametrize("is_native", [True, False])
-def test_precision_that_a_machine_chose_is_recorded(whole_run, tmp_path, monkeypatch, capsys, stop_at, is_native):
-    config = replace(whole_run[0], run_dir=tmp_path / "run", precision="auto")
-    monkeypatch.setattr(device, "has_native_bfloat16", lambda _: is_native)
-    stop_at(1)
-    with pytest.raises(Stopped):
-        train(config)
-    stop_at(-1)
-    ours, theirs = ("bfloat16", "float32") if is_native else ("float32", "bfloat16")
-    assert f"precision: {ours}" in RunPaths(config).config.read_text()
-    monkeypatch.setattr(device, "has_native_bfloat16", lambda _: not is_native)
-    train(replace(config, resume=True))
-    assert f"goes on with other values than it began with: precision {ours} -> {theirs}" in capsys.readouterr().err
-
-
-def test_resume_with_other_values_says_so(whole_run, capsys):
-    config, _ = whole_run
-    train(replace(config, resume=True, momentum=0.5))
-    assert "goes on with other values than it began with: momentum 0.9 -> 0.5" in capsys.readouterr().err
