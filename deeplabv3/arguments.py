@@ -203,8 +203,7 @@ def _as_list(typed: str, length: int, default: Any) -> str:
     values, like = typed.split(","), next(iter(default or ()), 1 if default is None else "")
     if isinstance(like, str):
         return ", ".join(values) if all(value.isidentifier() and value != "None" for value in values) else ""
-    if not isinstance(like, int | float):
-        return ""
-    if not all(value.replace(".", "" if isinstance(like, float) else ".", 1).isdecimal() for value in values):
+    number = {int: r"\d+", float: r"\d+(\.\d+)?"}.get(type(like))
+    if number is None or not all(re.fullmatch(number, value) for value in values):
         return ""
     return ", ".join(values * max(1, length, len(default or ())) if len(values) == 1 else values)

@@ -95,8 +95,8 @@ def memory_path(data_dir: Path) -> Path:
 
 def forget(data_dir: Path) -> None:
     """Have every file looked at again: one was not what is remembered of it, with its size and time as they were."""
-    for folder in (data_dir, *(data_dir / split for split in packed_splits(data_dir))):
-        with suppress(OutputError, OSError):
+    with suppress(OutputError, OSError):  # a disk that fails may be why
+        for folder in (data_dir, *(data_dir / split for split in packed_splits(data_dir))):
             memory_path(folder).unlink(missing_ok=True)
 
 

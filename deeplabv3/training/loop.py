@@ -146,15 +146,13 @@ def _train(config: TrainConfig, make_folders: Callable[[RunPaths], None]) -> lis
         except (Stopped, DatasetError, DeviceMemoryError) as reason:
             if isinstance(reason, DeviceMemoryError) and num_processes() > 1:  # of a validation: it is saved already
                 raise
-            if isinstance(reason, DatasetError):
-                signal = stop.number_anywhere()
-                if signal:  # to the whole group of processes: it ended those that read for a validation
-                    reason = Stopped(signal)
-                else:
-                    forget(config.data_dir)
+            if isinstance(reason, DatasetError) and (signal := stop.number_anywhere()):
+                reason = Stopped(signal)  # to the whole group of processes: it ended those that read for a validation
             stop.save_undisturbed()
             settle(outcomes, position)
             by_the_first(save, paths.last)
+            if isinstance(reason, DatasetError):
+                forget(config.data_dir)
             where = f"epoch {position.epoch + 1} of {epochs}, batch {position.batch} of {steps_per_epoch}"
             where = f"the end of epoch {epochs}" if position.epoch == epochs else where
             raise _with_place(reason, where, paths.last) from reason

@@ -8,7 +8,8 @@ import pytest
 
 from deeplabv3.data.checking import check_dataset
 from deeplabv3.data.labels import CITYSCAPES
-from deeplabv3.data.remembering import memory_path
+from deeplabv3.data.packed import INDEX, packed_splits
+from deeplabv3.data.remembering import forget, memory_path
 from deeplabv3.errors import DatasetError
 from tests.data.packs import pack
 from tests.data.planting import DEFECTS
@@ -53,6 +54,16 @@ def test_memory_that_cannot_be_written_only_costs_time(tmp_path, rng, monkeypatc
     (tmp_path / "file").touch()
     monkeypatch.setenv("DEEPLABV3_CACHE", str(tmp_path / "file"))
     assert tree.found() == tree.found(remembered=True) == set()
+
+
+def test_disk_that_fails_hinders_no_forgetting(tmp_path, monkeypatch):
+    """A run that such a disk ends is told of the disk, and no other error takes its place."""
+    monkeypatch.setattr(Path, "exists", Mock(side_effect=OSError(5, "Input/output error")))
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / INDEX).touch()
+    with pytest.raises(OSError, match="Input/output"):
+        packed_splits(tmp_path)
+    forget(tmp_path)
 
 
 def test_user_without_a_home_checks_all_the_same(streets, tmp_path, rng, monkeypatch):
