@@ -11,6 +11,7 @@ from dataclasses import replace
 from multiprocessing.process import BaseProcess
 
 import pytest
+import torch
 from torch.utils.data import get_worker_info
 
 from deeplabv3.data import workers
@@ -135,6 +136,7 @@ def test_process_that_cannot_be_ended_is_not_waited_for(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(BaseProcess, "kill", lambda _: None)
         patch.setattr(workers, "_LAST_SECONDS", 0.1)
+        patch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)  # so long torch waits for each
         with pytest.raises(DatasetError, match="gave nothing for 2 s; they were reading frame 5"):
             list(read(Numbers(ignores_everything)))
     for process in set(multiprocessing.active_children()) - others:

@@ -3,6 +3,7 @@
 What compares runs in `test_resume.py` and `test_kills.py` is worth something only as far as it fails here.
 """
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -57,16 +58,25 @@ def whole_run_of_everything(whole_run, tmp_path_factory):
     return config
 
 
+@pytest.fixture(scope="module")
+def stopped_runs():
+    """Folders of the same run that was stopped after some steps."""
+    return {}
+
+
 @pytest.fixture
-def resumed(whole_run_of_everything, tmp_path, stop_at, monkeypatch):
+def resumed(whole_run_of_everything, stopped_runs, tmp_path, tmp_path_factory, stop_at, monkeypatch):
     """Stop the same run after some steps, let something happen to what is restored, and finish it."""
 
     def resume(which=3, change=lambda position: None, tensors=lambda name: False, **options):
+        if which not in stopped_runs:
+            stopped_runs[which] = tmp_path_factory.mktemp("stopped") / "run"
+            stop_at(which)
+            with pytest.raises(Stopped):
+                train(replace(whole_run_of_everything, run_dir=stopped_runs[which]))
+            stop_at(-1)
+        shutil.copytree(stopped_runs[which], tmp_path / "run")
         config = replace(whole_run_of_everything, run_dir=tmp_path / "run")
-        stop_at(which)
-        with pytest.raises(Stopped):
-            train(config)
-        stop_at(-1)
         dropped = []
 
         def forgetful(checkpoint, learner):
