@@ -2,7 +2,8 @@
 
 A `.pt2` file is a program. torch evaluates its symbolic sizes and its guards as Python, resolves its operators by name
 and unpickles what is marked for it. So a file is let in only if it says nothing but what an exported network says:
-operators of aten, arithmetic on sizes, tensors as plain bytes.
+operators of aten, arithmetic on sizes, tensors as plain bytes. And torch is given an archive that is written anew from
+what was looked at, since two readers of one archive may see two different ones.
 """
 
 from __future__ import annotations
@@ -20,13 +21,34 @@ from torch.export import ExportedProgram
 
 from deeplabv3.model.sealed import RECORD_FILE
 
-OPERATORS = re.compile(r"torch\.ops\.aten\.\w+(\.\w+)?|_operator\.(add|sub|mul|floordiv|mod|neg|eq|ne|lt|le|gt|ge)")
+OPERATORS = re.compile(
+    r"torch\.ops\.aten\.\w+(\.\w+)?|_operator\.(add|sub|mul|floordiv|mod|neg|eq|ne|lt|le|gt|ge)", re.ASCII
+)
+ARGUMENTS = frozenset(
+    "as_bool as_bools as_device as_expr as_float as_floats as_int as_ints as_layout as_memory_format as_name as_none "
+    "as_optional_tensors as_scalar_type as_string as_sym_int as_sym_ints as_tensor as_tensors".split()
+)
+"""Kinds of what an operator is given, as torch names them; others are objects, operators and graphs."""
+
 WORDS = frozenset("Add Mul Pow Max Min Mod FloorDiv Integer Symbol True False positive integer L image size".split())
 """All that sizes and guards are written with, besides numbers and the names of sizes, as in `s40`."""
 
+PLAIN_TEXT = re.compile(r"[\w.+]*", re.ASCII)
+"""Every other text in it, keys too: names, and torch's release."""
+
+_LEAF = {"type": None, "context": None, "children_spec": []}
+_IMAGE = {"type": "builtins.tuple", "context": "null", "children_spec": [_LEAF]}
+_NO_WORDS = {"type": "builtins.dict", "context": "[]", "children_spec": []}
+SPECS = {
+    "in_spec": [1, {"type": "builtins.tuple", "context": "null", "children_spec": [_IMAGE, _NO_WORDS]}],
+    "out_spec": [1, _LEAF],
+}
+"""One tensor in, one tensor out: torch imports what any other description asks for."""
+
 PLAIN_FILES = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json|extra/" + re.escape(RECORD_FILE) + "|"
-    r"data/(weights/(weight_\d+|model_weights_config\.json)|constants/(tensor_\d+|model_constants_config\.json))"
+    r"data/(weights/(weight_\d+|model_weights_config\.json)|constants/(tensor_\d+|model_constants_config\.json))",
+    re.ASCII,
 )
 EXAMPLES = "data/sample_inputs/model.pt"
 """torch unpickles what is in it, whatever that is; an exported network leaves it empty."""
@@ -43,54 +65,65 @@ def load_program(content: bytes) -> tuple[ExportedProgram, str]:
         NotPlainError: There is more in it than an exported network.
         Exception: Whatever else torch finds wrong.
     """
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        _check(archive)
+    archive = _plain_archive(content)
     extra = {RECORD_FILE: ""}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about itself
-        program = torch.export.load(io.BytesIO(content), extra_files=extra)
+        program = torch.export.load(archive, extra_files=extra)
     return program, extra[RECORD_FILE]
 
 
-def _check(archive: zipfile.ZipFile) -> None:
-    names = archive.namelist()
-    for entry in archive.infolist():
-        inner = entry.filename.partition("/")[2]  # all is in one folder
-        is_plain = PLAIN_FILES.fullmatch(inner) or (inner == EXAMPLES and entry.file_size == 0)
-        if not is_plain or names.count(entry.filename) > 1:
-            raise NotPlainError(f"it holds {entry.filename!r}")
-    for name in names:
-        if name.endswith(".json") and not name.endswith(RECORD_FILE):
-            for key, value in _leaves(json.loads(archive.read(name))):
-                fault = _fault(key, value)
-                if fault:
-                    raise NotPlainError(f"{name} has {fault}")
+def _plain_archive(content: bytes) -> io.BytesIO:
+    """The files of an archive, each looked at, in another archive."""
+    copied, left = io.BytesIO(), len(content)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(copied, "w") as copy:
+        for entry in archive.infolist():
+            inner = entry.filename.partition("/")[2]  # all is in one folder
+            name, left = f"archive/{inner}", left - entry.file_size
+            is_plain = PLAIN_FILES.fullmatch(inner) or (inner == EXAMPLES and entry.file_size == 0)
+            if not is_plain or name in copy.namelist() or entry.compress_type != zipfile.ZIP_STORED or left < 0:
+                raise NotPlainError(f"it holds {entry.filename!r}")
+            part = archive.read(entry)
+            if inner.endswith(".json") and not inner.endswith(RECORD_FILE):
+                for keys, value in _leaves(json.loads(part.decode())):
+                    fault = _fault(keys, value)
+                    if fault:
+                        raise NotPlainError(f"{name} has {fault}")
+            copy.writestr(name, part)
+    copied.seek(0)
+    return copied
 
 
-def _fault(key: str, value: Any) -> str:
-    """What is wrong with a value of a program's JSON, or ""."""
+def _fault(keys: tuple[str, ...], value: Any) -> str:
+    """What is wrong with a value of a program's JSON that lies under these keys, or ""."""
+    key = keys[-1] if keys else ""
+    if "metadata" in keys:
+        return f"{key} of a node"
+    for odd in keys:
+        if not PLAIN_TEXT.fullmatch(odd) or (odd.startswith("as_") and odd not in ARGUMENTS):
+            return f"the field {odd!r}"
     if key == "use_pickle" and value is not False:
         return "a pickled tensor"
     if key == "target" and not OPERATORS.fullmatch(str(value)):
         return f"the operator {value!r}"
+    if key in SPECS and json.loads(str(value)) != SPECS[key]:
+        return f"another {key} than one tensor"
     if key in ("expr_str", "guards_code"):
         words = set(re.findall(r"[^\W\d]\w*", str(value))) - WORDS
-        odd = sorted(word for word in words if not re.fullmatch(r"[su]\d+", word))
-        return f"{odd[0]!r} among its sizes" if odd else ""
-    if key == "name" and not re.fullmatch(r"[\w.]*", str(value)):
-        return f"the name {value!r}"
-    if key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):
-        return f"{key} of a node"
+        odd_words = sorted(word for word in words if not re.fullmatch(r"[su]\d+", word))
+        return f"{odd_words[0]!r} among its sizes" if odd_words else ""
+    if key not in ("target", *SPECS) and isinstance(value, str) and not PLAIN_TEXT.fullmatch(value):
+        return f"the {key} {value!r}"
     return ""
 
 
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is no container, with the key of the innermost dictionary around it."""
+def _leaves(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every value that is no container, with the keys of the dictionaries around it."""
     if isinstance(value, dict):
         for name, item in value.items():
-            yield from _leaves(item, name)
+            yield from _leaves(item, (*keys, name))
     elif isinstance(value, list):
         for item in value:
-            yield from _leaves(item, key)
+            yield from _leaves(item, keys)
     else:
-        yield key, value
+        yield keys, value

@@ -6,6 +6,7 @@ import pickle
 import zipfile
 
 import pytest
+import torch
 
 from deeplabv3.cli import main
 from deeplabv3.errors import CheckpointError
@@ -114,8 +115,16 @@ def test_unchanged_copy_is_read(probabilities_pt2, program_model):
         ('"expr_str": "', '"expr_str": "__import__(chr(111)) + ', "'__import__' among its sizes"),
         ('"guards_code": ["', '"guards_code": ["exec(open(1)) or ', "'exec' among its sizes"),
         ('"name": "image"', '"name": "image, x=print(1)"', "the name 'image, x=print"),
+        ('"type": "cpu"', '"type": "cpu; x"', "the type 'cpu; x'"),
+        ('"as_int": 1}', '"as_operator": "os.system"}', "the field 'as_operator'"),
+        ('"metadata": {}', '"metadata": {"custom": "1"}', "custom of a node"),
+        (
+            r"\"context\": \"null\"",
+            r"\"context\": \"{\\\"__enum__\\\": true, \\\"fqn\\\": \\\"this:s\\\"}\"",
+            "another in_spec",
+        ),
     ],
-    ids=["hub", "dunder", "os", "operator", "size", "guard", "name"],
+    ids=["hub", "dunder", "os", "operator", "size", "guard", "name", "device", "field", "note", "tree"],
 )
 def test_program_that_says_more_is_refused(probabilities_pt2, old, new, message):
     content = probabilities_pt2.read_bytes()
@@ -142,6 +151,30 @@ def test_pickles_are_refused_unread(probabilities_pt2, tmp_path):
         with pytest.raises(CheckpointError, match="cannot be opened"):
             open_exported(changed, probabilities_pt2, ExportedModel)
     assert not trace.exists()
+
+
+def two_in_one(seen, hidden):
+    """One archive for who reads the table of contents before the end, one for who reads it where the end says it is."""
+    table, hidden_table = (int.from_bytes(content[-6:-2], "little") for content in (seen, hidden))
+    moved, place = bytearray(seen[:-22]), table
+    while place < len(moved):
+        offset = int.from_bytes(moved[place + 42 : place + 46], "little") + hidden_table - table
+        moved[place + 42 : place + 46] = offset.to_bytes(4, "little")
+        place += 46 + sum(int.from_bytes(moved[place + at : place + at + 2], "little") for at in (28, 30, 32))
+    return hidden[:-22] + bytes(moved) + hidden[-22:]
+
+
+def test_archive_that_torch_alone_would_see_is_not_read(probabilities_pt2, program_model, tmp_path):
+    plain = probabilities_pt2.read_bytes()
+    marked = texts(plain)[1].replace('"use_pickle": false', '"use_pickle": true', 1) + 100_000 * " "
+    pickled = pickle.dumps(Payload(tmp_path / "trace"))
+    hostile = changed_zip(plain, {"archive/data/weights/weight_0": pickled, WEIGHTS: marked})
+    content = two_in_one(*(archive[:-66] + b"\0\0" for archive in (changed_zip(plain, {}), hostile)))
+    reader = torch._C.PyTorchFileReader(io.BytesIO(content))
+    assert reader.get_record("data/weights/weight_0") == pickled
+    _, record = load_program(sealed_zip(content))
+    assert json.loads(record) == program_model.record
+    assert not list(tmp_path.iterdir())
 
 
 def test_program_holds_no_pickle(probabilities_pt2):
