@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 
 from deeplabv3.data.cityscapes import Sample, find_samples
 from deeplabv3.data.frames import read_image_of
@@ -99,7 +98,5 @@ def measured_loss(model: DeepLabV3, exported: ExportedModel, data_dir: Path) -> 
         DatasetError: A frame cannot be read.
     """
     samples = find_samples(data_dir, SCORED_SPLIT)
-    before, after = (
-        score_model(one, samples, exported.label_set, device=torch.device("cpu")).miou for one in (model, exported)
-    )
+    before, after = (score_model(one, samples, exported.label_set).miou for one in (model, exported))
     return Loss(before, after)

@@ -43,12 +43,19 @@ from deeplabv3.progress import Progress
 _NOT_NOW = "instances are not read while training; deeplabv3 report counts them"
 
 
-def evaluate(config: EvaluateConfig, scored: Callable[[Scores], None] = lambda _: None) -> Scores:
+Loaded = tuple[Model, LabelSet]
+"""What `load_for_inference` returns."""
+
+
+def evaluate(
+    config: EvaluateConfig, scored: Callable[[Scores], None] = lambda _: None, loaded: Loaded | None = None
+) -> Scores:
     """Score a checkpoint or the files of another program; under torchrun the processes share the frames.
 
     Args:
         config: What is scored, and how.
         scored: Called with the scores before they are written, so that a full disk does not cost them.
+        loaded: The model of `config.model`, where it has been read already.
 
     Returns:
         The scores of the whole split, the same in every process.
@@ -71,12 +78,11 @@ def evaluate(config: EvaluateConfig, scored: Callable[[Scores], None] = lambda _
             scores = score_files(config.predictions, samples, label_set, num_workers=config.num_workers)
         else:
             assert config.model is not None
-            model, label_set = load_for_inference(config.model, config.inference)
+            model, label_set = loaded or load_for_inference(config.model, config.inference)
             scores = score_model(
                 model,
                 samples,
                 label_set,
-                device=model.device,
                 inference=config.inference,
                 batch_size=config.batch_size,
                 num_workers=config.num_workers,
@@ -111,7 +117,6 @@ def score_model(
     samples: Sequence[Sample],
     label_set: LabelSet,
     *,
-    device: torch.device,
     inference: InferenceConfig = WHOLE_FRAME,
     batch_size: int = 1,
     num_workers: int | None = None,
@@ -123,10 +128,9 @@ def score_model(
     """Score a model that is in evaluation mode.
 
     Args:
-        model: On `device`, at the output stride that is wanted.
+        model: At the output stride that is wanted.
         samples: The frames.
         label_set: Its number of classes is the model's.
-        device: Where the model is.
         inference: Scales, flip, windows and precision.
         batch_size: Frames of equal size a step.
         num_workers: Processes that read frames; None chooses.
@@ -141,12 +145,12 @@ def score_model(
     assert (inference.is_plain and isinstance(model, DeepLabV3)) or not with_loss
     why_no_iiou = why_no_iiou_of(samples, label_set) if with_instances else _NOT_NOW
     counts, records = no_counts(label_set), []
-    workers = default_num_workers(device.type) if num_workers is None else num_workers
+    workers = default_num_workers(model.device.type) if num_workers is None else num_workers
     own, results = share_of(samples), iter(share_of(_results(results_dir, samples)))
     read = partial(eval_batches, instances=not why_no_iiou, num_workers=workers, timeout_seconds=timeout_seconds)
     with Progress("evaluating", len(own)) as progress, ending_together():
         for batch in read(own, label_set, batch_size):
-            predictions, losses = _predict(model, batch, label_set, device, inference, with_loss)
+            predictions, losses = _predict(model, batch, label_set, inference, with_loss)
             for frame, prediction, loss in zip(batch, predictions, losses, strict=True):
                 frame_counts, record = count_frame(frame, label_set.id_of_train_id[prediction], label_set, loss)
                 counts += frame_counts
@@ -157,10 +161,18 @@ def score_model(
     return combined(counts, records, label_set, why_no_iiou=why_no_iiou, with_loss=with_loss)
 
 
-def predictions_of(config: EvaluateConfig, samples: Sequence[Sample]) -> tuple[Iterator[Pixels], LabelSet]:
+def predictions_of(
+    config: EvaluateConfig, samples: Sequence[Sample], places: Sequence[int], loaded: Loaded | None = None
+) -> tuple[Iterator[Pixels], LabelSet]:
     """The predictions of some frames of an evaluation, once more: label ids, uint8 `(H, W)`, and what they mean.
 
     They are made one after the other, as they are taken.
+
+    Args:
+        config: What was scored, and how.
+        samples: All its frames, since a file belongs to the one whose name fits best.
+        places: Which of them are wanted.
+        loaded: The model of `config.model`, where it has been read already.
 
     Raises:
         InputError: A file cannot be used.
@@ -168,11 +180,11 @@ def predictions_of(config: EvaluateConfig, samples: Sequence[Sample]) -> tuple[I
     if config.predictions is not None:
         label_set = label_set_of(config.data_dir, config.labels)
         files = prediction_files(config.predictions, samples)
-        paths = [(sample, files[sample.name][0]) for sample in samples]
+        paths = [(samples[place], files[samples[place].name][0]) for place in places]
         return (read_prediction_file(path, size_of(sample), label_set) for sample, path in paths), label_set
     assert config.model is not None
-    model, label_set = load_for_inference(config.model, config.inference)
-    images = (read_image_of(sample) for sample in samples)
+    model, label_set = loaded or load_for_inference(config.model, config.inference)
+    images = (read_image_of(samples[place]) for place in places)
     return (label_set.id_of_train_id[predict_image(model, image, config.inference)] for image in images), label_set
 
 
@@ -180,23 +192,22 @@ def _predict(
     model: Model,
     batch: Sequence[Frame],
     label_set: LabelSet,
-    device: torch.device,
     inference: InferenceConfig,
     with_loss: bool,
 ) -> tuple[list[Pixels], list[float]]:
     """TrainIds and summed losses of frames of one size."""
     stacked = torch.from_numpy(np.stack([frame.image for frame in batch]))  # (N, H, W, 3)
-    image = stacked.permute(0, 3, 1, 2).to(device)  # (N, 3, H, W)
+    image = stacked.permute(0, 3, 1, 2).to(model.device)  # (N, 3, H, W)
     if not with_loss or isinstance(model, ExportedModel):
         return list(predict_batch(model, image, inference).cpu().numpy()), [0.0] * len(batch)
-    with autocast(device, inference.precision):
+    with autocast(model.device, inference.precision):
         grid_logits = model.grid_logits(image)  # (N, K, h, w)
     predictions, losses = [], []
     for frame, logits in zip(batch, grid_logits, strict=True):
         height, width = frame.label_ids.shape
         corners = model.config.align_corners
         predictions.append(upsampled_argmax(logits, (height, width), align_corners=corners).cpu().numpy())
-        label = torch.from_numpy(label_set.train_id_or_ignored[frame.label_ids]).to(device)
+        label = torch.from_numpy(label_set.train_id_or_ignored[frame.label_ids]).to(model.device)
         losses.append(upsampled_loss(logits, label, align_corners=corners))
     return predictions, losses
 

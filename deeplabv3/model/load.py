@@ -59,8 +59,18 @@ def load_for_inference(
         exported = read_exported(name_or_path, ExportedModel)
         exported.require(inference)
         return exported, exported.label_set
+    choose_device(inference.device)  # a mistake there is found before anything is fetched
+    return ready(open_checkpoint(name_or_path), inference)
+
+
+def ready(checkpoint: Checkpoint, inference: InferenceConfig) -> tuple[DeepLabV3, LabelSet]:
+    """`load_for_inference` of a checkpoint that has been read.
+
+    Raises:
+        InputError: The device is not there, or the output stride is not possible for this model.
+    """
     device = choose_device(inference.device)
-    model, label_set = load_model(name_or_path, output_stride=inference.output_stride)
+    model, label_set = model_from(checkpoint, output_stride=inference.output_stride)
     return place(model, device), label_set
 
 

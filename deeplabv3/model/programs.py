@@ -36,7 +36,7 @@ WORDS = frozenset("Add Mul Pow Max Min Mod FloorDiv Integer Symbol True False po
 PLAIN_TEXT = re.compile(r"[\w.+]*", re.ASCII)
 """Every other text in it, keys too: names, and torch's release."""
 
-_LEAF = {"type": None, "context": None, "children_spec": []}
+_LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
 _IMAGE = {"type": "builtins.tuple", "context": "null", "children_spec": [_LEAF]}
 _NO_WORDS = {"type": "builtins.dict", "context": "[]", "children_spec": []}
 SPECS = {

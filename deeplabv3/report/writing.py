@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from deeplabv3.config import ReportConfig, TrainConfig
 from deeplabv3.data.frames import read_labels
 from deeplabv3.distributed import is_first
-from deeplabv3.evaluation.evaluate import evaluate, predictions_of, samples_of
+from deeplabv3.evaluation.evaluate import Loaded, evaluate, predictions_of, samples_of
 from deeplabv3.evaluation.scores import Scores
 from deeplabv3.files import refuse_to_overwrite, require_writable
 from deeplabv3.model.checkpoint import Checkpoint, recorded, using_record
 from deeplabv3.model.exported import is_exported
-from deeplabv3.model.load import open_checkpoint
+from deeplabv3.model.load import load_for_inference, open_checkpoint, ready
 from deeplabv3.records import default_record, to_record, to_words
 from deeplabv3.report.curves import History, require_history
 from deeplabv3.report.page import PAGE, Options, pictures_in, write_page
@@ -39,10 +39,16 @@ def write_report(config: ReportConfig, scored: Callable[[Scores], None] = lambda
         refuse_to_overwrite([folder / PAGE, *pictures_in(folder)])
     options = [Options("Evaluation", default_record(ReportConfig), to_record(config))]
     history: History = ()
-    if config.model is not None and not is_exported(config.model):  # an exported file knows nothing of its training
-        training, history = _training(open_checkpoint(config.model))
+    loaded: Loaded | None = None
+    if config.model is not None and is_exported(config.model):  # it knows nothing of its training
+        loaded = load_for_inference(config.model, config.inference)
+    elif config.model is not None:  # read once: a run that is going on may replace it
+        checkpoint = open_checkpoint(config.model)
+        training, history = _training(checkpoint)
         options += training
-    scores = evaluate(config, scored)
+        loaded = ready(checkpoint, config.inference)
+        del checkpoint  # its tensors take as much memory as the model
+    scores = evaluate(config, scored, loaded)
     if not is_first():
         return scores
     write_page(
@@ -53,7 +59,7 @@ def write_report(config: ReportConfig, scored: Callable[[Scores], None] = lambda
         history=history,
         options=options,
         command=shlex.join(["deeplabv3", "report", *to_words(config, ["data_dir"])]),
-        worst=_worst(config, scores),
+        worst=_worst(config, scores, loaded),
     )
     return scores
 
@@ -74,15 +80,12 @@ def _training(checkpoint: Checkpoint) -> tuple[list[Options], History]:
     return options, history
 
 
-def _worst(config: ReportConfig, scores: Scores) -> Iterator[ShownFrame]:
+def _worst(config: ReportConfig, scores: Scores, loaded: Loaded | None) -> Iterator[ShownFrame]:
     """The frames with the lowest mIoU and their predictions, read one after the other."""
     places = lowest(scores.frames, config.num_worst)
-    if not places:
-        return  # and no model is loaded for nothing
-    every = samples_of(config)  # in the order of the scores
-    samples = [every[place] for place in places]
-    predictions, label_set = predictions_of(config, samples)
-    for place, sample, prediction in zip(places, samples, predictions, strict=True):
-        label_ids = read_labels(sample, label_set).label_ids
+    samples = samples_of(config)  # in the order of the scores
+    predictions, label_set = predictions_of(config, samples, places, loaded)
+    for place, prediction in zip(places, predictions, strict=True):
+        label_ids = read_labels(samples[place], label_set).label_ids
         # Predictions of other programs are scored without images; then there is none to show.
-        yield ShownFrame(scores.frames[place], image_or_grey(sample, label_ids), label_ids, prediction)
+        yield ShownFrame(scores.frames[place], image_or_grey(samples[place], label_ids), label_ids, prediction)

@@ -45,7 +45,6 @@ def validate(learner: Learner, samples: Sequence[Sample], label_set: LabelSet, c
                 model.eval(),
                 samples,
                 label_set,
-                device=learner.device,
                 inference=InferenceConfig(precision=config.precision),
                 batch_size=config.eval_batch_size,
                 num_workers=config.num_workers,

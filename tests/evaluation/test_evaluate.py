@@ -59,7 +59,7 @@ def test_loss_is_the_mean_over_all_counted_pixels(config):
         for train_id in range(19):
             losses.append(-logits[train_id][torch.from_numpy(label == train_id)])
     samples = find_samples(config.data_dir, "val")
-    scores = score_model(model, samples, labels, device=torch.device("cpu"), with_loss=True)
+    scores = score_model(model, samples, labels, with_loss=True)
     assert scores.loss == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
 
 

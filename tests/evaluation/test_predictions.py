@@ -218,11 +218,23 @@ def test_maps_of_train_ids_only_are_noted(config, capsys):
 
 
 def test_predictions_can_be_had_once_more(config):
-    samples = find_samples(config.data_dir, "val")[1:]
-    again, label_set = predictions_of(config, samples)
+    samples = find_samples(config.data_dir, "val")
+    again, label_set = predictions_of(config, samples, range(1, len(samples)))
     assert label_set is CITYSCAPES
     for prediction, path in zip(again, files_in(config.predictions)[1:], strict=True):
         np.testing.assert_array_equal(prediction, np.asarray(Image.open(path)))
+
+
+def test_prediction_of_a_longer_name_is_not_taken_for_a_frame(config, folder, tmp_path):
+    """Sorted by name, it comes first."""
+    samples = [
+        replace(sample, name=name)
+        for sample, name in zip(find_samples(config.data_dir, "val"), ["a_1", "a_10"], strict=False)
+    ]
+    for name, path in zip(("a_1_pred", "a_10_pred"), files_in(folder), strict=False):
+        shutil.copy(path, tmp_path / f"{name}.png")
+    again, _ = predictions_of(replace(config, predictions=tmp_path), samples, [0])
+    np.testing.assert_array_equal(list(again), [np.asarray(Image.open(tmp_path / "a_1_pred.png"))])
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_run_is_judged_by_the_average(averaged_run):
     weights = DeepLabV3(average.config).eval()
     load_weights(weights, checkpoint)
     samples = find_samples(config.data_dir, "val")
-    scores = [score_model(model, samples, CITYSCAPES, device=CPU).miou for model in (average, weights)]
+    scores = [score_model(model, samples, CITYSCAPES).miou for model in (average, weights)]
     assert scores == pytest.approx([history[-1]["miou"], history[-1]["unaveraged_miou"]], abs=1e-12)
     assert abs(scores[0] - scores[1]) > 1e-6
     assert checkpoint.record["position"]["best_miou"] == history[-1]["miou"]

@@ -294,7 +294,6 @@ def test_torchrun_scores_are_those_of_one_process(finished, data):
         place(model, CPU),
         find_samples(data, "val"),
         label_set,
-        device=CPU,
         inference=InferenceConfig(precision="float32"),
         with_loss=True,
     )
