@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def guarded(program: str, run: Callable[[], int | None]) -> int:
     """Call `run` and turn what it raises on purpose, and what the system refuses, into one line and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     try:
         code = run()
         sys.stdout.flush()  # short output meets a closed pipe here alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from deeplabv3.errors import InputError, OutputError
+
+MOST_NAME_BYTES = 255
+"""In the name of a file, on the file systems in use."""
 
 
 def cache_dir() -> Path:
@@ -218,7 +222,10 @@ def open_growing(path: Path) -> Iterator[BinaryIO]:
 
 def partial_of(path: Path) -> Path:
     """Where a file is written before it is renamed to `path`."""
-    return path.with_name(f".{path.name}.partial")
+    name = f".{path.name}.partial"
+    if len(os.fsencode(name)) > MOST_NAME_BYTES:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.partial"
+    return path.with_name(name)
 
 
 def remove_partials(paths: Iterable[Path]) -> None:
@@ -263,6 +270,7 @@ _REMEDIES = {
     errno.EACCES: "change its permissions or choose another folder",
     errno.EROFS: "make the disk writable or choose another folder",
     errno.EIO: "look after the disk or choose another folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
 }
 
 

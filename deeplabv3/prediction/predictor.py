@@ -24,7 +24,7 @@ from deeplabv3.model.device import autocast, choose_device
 from deeplabv3.model.exported import ExportedModel
 from deeplabv3.model.load import load_for_inference
 from deeplabv3.prediction.clips import Live
-from deeplabv3.prediction.results import KINDS, VIDEO_RESULT, Results, VideoResult
+from deeplabv3.prediction.results import KINDS, VIDEO_RESULT, Results, VideoResult, require_other_files
 from deeplabv3.prediction.sources import find_images, find_videos, result_stems
 from deeplabv3.prediction.upsampling import upsampled_argmax
 from deeplabv3.prediction.video import predict_video
@@ -276,6 +276,7 @@ def _jobs(config: PredictConfig) -> list[tuple[Path | Live, Results | VideoResul
     results += [VideoResult(config.out, stem) for stem in result_stems(names, VIDEO_RESULT)]
     require_writable(config.out)
     jobs: list[tuple[Path | Live, Results | VideoResult]] = list(zip([*images, *videos], results, strict=True))
+    require_other_files([source for source, _ in jobs], [result.paths for _, result in jobs])
     if not config.overwrite:  # a recording is not gone on with: what was live then is over
         new = [result for source, result in jobs if isinstance(source, Live) or not config.resume]
         refuse_to_overwrite(path for result in new for path in result.paths)

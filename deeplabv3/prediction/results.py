@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from deeplabv3.config import PredictConfig
 from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import LabelSet
+from deeplabv3.errors import InputError
+from deeplabv3.files import MOST_NAME_BYTES
+from deeplabv3.prediction.clips import Live
 from deeplabv3.prediction.render import colorize, overlay, save_picture, with_legend
 
 KINDS = ("labelIds", "color", "overlay")
@@ -83,3 +89,27 @@ class Results:
         save_picture(self.label_ids, label_set.id_of_train_id[prediction])
         save_picture(self.color, color)
         save_picture(self.overlay, with_legend(picture, prediction, label_set) if legend else picture)
+
+
+def require_other_files(sources: Sequence[Path | Live], results: Sequence[Sequence[Path]]) -> None:
+    """Refuse results that would replace what is to be predicted, and those whose names no file system takes.
+
+    Args:
+        sources: Images and videos.
+        results: The files of each.
+
+    Raises:
+        InputError: There is such a result.
+    """
+    files = {path.resolve() for path in sources if isinstance(path, Path)}
+    folder_of = cache(Path.resolve)
+    for source, paths in zip(sources, results, strict=True):
+        for path in paths:
+            if folder_of(path.parent) / path.name in files:
+                raise InputError(f"{path} is to be predicted, and would be replaced; choose another folder with --out")
+            num_bytes = len(os.fsencode(path.name))
+            if num_bytes > MOST_NAME_BYTES:
+                raise InputError(
+                    f"a result of {source} would have a name of {num_bytes} bytes, and a file takes "
+                    f"{MOST_NAME_BYTES} at most; rename it"
+                )

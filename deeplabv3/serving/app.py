@@ -71,9 +71,7 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        service.start()
         yield {"service": service}
-        service.end()
 
     app = FastAPI(
         title="deeplabv3",

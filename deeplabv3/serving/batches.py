@@ -115,6 +115,10 @@ class Batches:
         try:
             results = await loop.run_in_executor(self._thread, self._run, images, jobs[0].probabilities)
         except Exception as error:
+            if is_out_of_memory(error) and len(jobs) > 1:  # there may be enough for each alone
+                for job in jobs:
+                    await self._finish([job])
+                return
             for job in jobs:
                 _fail(job, _told(error, job.image))
             return

@@ -75,6 +75,14 @@ def bracketed(host: str) -> str:
     return f"[{address}]" if address.version == 6 else str(address)
 
 
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 def reached_address(scope: Scope) -> str | None:
     """The service's own address that a connection reached, as browsers write it; None where the server does not tell.
 
@@ -101,7 +109,8 @@ class Guard:
 
     def __init__(self, app: ASGIApp, config: ServeConfig, token: str | None, metrics: Metrics) -> None:
         self._app, self._token, self._metrics = app, token, metrics
-        self._names = {"localhost", "127.0.0.1", "[::1]", bracketed(config.host), *map(str.lower, config.names)}
+        given = {bracketed(name) if _is_address(name) else name.lower().rstrip(".") for name in config.names}
+        self._names = {"localhost", "127.0.0.1", "[::1]", bracketed(config.host), *given}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it before anything of it is read."""
@@ -130,7 +139,7 @@ class Guard:
         if num_bytes + len(scope["raw_path"]) + len(scope["query_string"]) > MOST_HEADER_BYTES:
             raise Refusal(431, HEADERS_TOO_LARGE)
         host = headers.get("host", "").lower()
-        name = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+        name = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0].rstrip(".")
         if name not in self._names and name != reached_address(scope):
             raise Refusal(421, "the service has another name; call it by that, or start it with --names '[NAME]'")
         origin = headers.get("origin")

@@ -15,8 +15,8 @@ from deeplabv3.prediction.render import png_of
 from deeplabv3.prediction.segmenter import Prediction
 from deeplabv3.serving.refusals import Refusal
 
-MAX_PROBABILITY_PIXELS = 2**22
-"""Probabilities of all classes are in memory at once: 19 of a frame so large take 319 MB, a few times over."""
+MAX_PROBABILITIES = 19 * 2**22
+"""All pixels times all classes are in memory at once: so many take 319 MB, a few times over."""
 
 
 class Wanted(BaseModel):

@@ -79,9 +79,13 @@ def bound(config: ServeConfig) -> socket.socket:
         listener.bind((config.host, config.port))
     except OSError as error:
         listener.close()
-        where = f"{config.host}, port {config.port}"
-        raise InputError(f"{where} cannot be listened at: {error.strerror}; choose another --port or --host") from error
+        raise _not_listened_at(config, error) from error
     return listener
+
+
+def _not_listened_at(config: ServeConfig, error: OSError) -> InputError:
+    where = f"{config.host}, port {config.port}"
+    return InputError(f"{where} cannot be listened at: {error.strerror}; choose another --port or --host")
 
 
 class Server(uvicorn.Server):
@@ -97,9 +101,25 @@ class Server(uvicorn.Server):
         self._service = service
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and only then say where."""
-        await super().startup(sockets)
+        """Start the service, listen, and only then say where.
+
+        Raises:
+            InputError: The system gives too few processes or files, or another program listens there by now.
+        """
         config = self._service.config
+        try:
+            self._service.start()
+        except OSError as error:
+            raise InputError(
+                f"the service cannot start {config.num_decoders} decoders: {error.strerror}; lower --num-decoders, or "
+                "raise the limits of processes and open files (ulimit -u, -n)"
+            ) from error
+        try:
+            for listener in sockets or ():
+                listener.listen()
+        except OSError as error:
+            raise _not_listened_at(config, error) from error
+        await super().startup(sockets)
         port = self.servers[0].sockets[0].getsockname()[1]
         print(f"{config.model} is served at http://{bracketed(config.host)}:{port}/; Ctrl-C stops", flush=True)
 
@@ -108,6 +128,7 @@ class Server(uvicorn.Server):
         self._service.stop()
         asyncio.get_running_loop().call_later(STOP_SECONDS, self._give_up)
         await super().shutdown(sockets)
+        self._service.end()
 
     def _give_up(self) -> None:
         self._service.give_up()

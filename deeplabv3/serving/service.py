@@ -16,7 +16,7 @@ from deeplabv3.prediction.segmenter import DeepLabV3, Exported, Prediction
 from deeplabv3.serving.batches import Batches
 from deeplabv3.serving.decoders import Decoders
 from deeplabv3.serving.metrics import Metrics
-from deeplabv3.serving.outputs import MAX_PROBABILITY_PIXELS, Wanted, written
+from deeplabv3.serving.outputs import MAX_PROBABILITIES, Wanted, written
 from deeplabv3.serving.refusals import Refusal, busy
 from deeplabv3.serving.uploads import Room
 
@@ -107,8 +107,9 @@ class Service:
             raise Refusal(422, "this service's model gives labels and no probabilities; ask for another output")
         with self.metrics.timed("decode", times):
             image = await self.decoders.decode(content)
-        if probabilities and image.shape[0] * image.shape[1] > MAX_PROBABILITY_PIXELS:
-            most = f"{MAX_PROBABILITY_PIXELS:,}"
+        most_pixels = MAX_PROBABILITIES // self.label_set.num_classes
+        if probabilities and image.shape[0] * image.shape[1] > most_pixels:
+            most = f"{most_pixels:,}"
             raise Refusal(413, f"probabilities are given of images of up to {most} pixels; make the image smaller")
         prediction = await self._batches.segment(image, probabilities=probabilities, times=times)
         with self.metrics.timed("encode", times):

@@ -1,4 +1,5 @@
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -112,6 +113,27 @@ def test_nothing_is_overwritten_unasked(config):
     with pytest.raises(OutputError, match="is there already; add --overwrite"):
         predict(config)
     predict(replace(config, overwrite=True))
+
+
+def test_inputs_are_not_replaced(config, folder):
+    """Results of `in/color/b.png` under `in` would lie where it lies itself."""
+    photo = folder / "color" / "b.png"
+    photo.parent.mkdir()
+    content = shutil.copy(folder / "b.png", photo).read_bytes()
+    asked = replace(config, inputs=(str(photo),), out=photo.parent / ".." / ".." / "in")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="color/b.png is to be predicted, and would be replaced; choose another"):
+            predict(replace(asked, overwrite=overwrite))
+    assert photo.read_bytes() == content
+
+
+def test_name_may_be_as_long_as_a_file_system_takes(config, folder):
+    longest = folder / f"{251 * 'n'}.png"
+    shutil.copy(folder / "b.png", longest)
+    assert [path.name for path in predict(replace(config, inputs=(str(longest),)))] == [longest.name]
+    (folder / "deep" / longest.name).touch()
+    with pytest.raises(InputError, match="would have a name of 258 bytes, and a file takes 255 at most; rename it"):
+        predict(replace(config, inputs=(str(longest), str(folder / "deep" / longest.name))))
 
 
 def test_broken_image_is_named_and_the_others_are_written(config, folder):

@@ -1,7 +1,9 @@
 """What the service answers, and who gets an answer."""
 
+import errno
 import io
 import json
+import os
 import re
 import socket
 from dataclasses import replace
@@ -13,8 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from deeplabv3.cli import main, parse
 from deeplabv3.config import ServeConfig
 from deeplabv3.errors import InputError
+from deeplabv3.serving import decoders
 from deeplabv3.serving.guards import HEADERS, bracketed, read_token
-from deeplabv3.serving.server import bound
+from deeplabv3.serving.server import bound, server_of
+from deeplabv3.serving.service import Service
 from tests.serving.conftest import form, heard, picture, pixels_of, png
 
 IMAGE = png(picture())
@@ -157,9 +161,20 @@ def test_address_is_written_as_browsers_do(host, wanted):
     assert bracketed(host) == wanted
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1:9", "[::1]:80", "segment.example"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:80",
+        "127.0.0.1:9",
+        "[::1]:80",
+        "segment.example",
+        "segment.example.:80",
+        "[2001:db8::1]:80",
+    ],
+)
 def test_own_names_are_served(serve, host):
-    with serve(names=("segment.example",)) as served:
+    with serve(names=("segment.example.", "2001:DB8:0::1")) as served:
         assert served.ask("GET", "/health", Host=host).status == 200
 
 
@@ -236,6 +251,25 @@ def test_impossible_option_is_refused(options, message):
 def test_taken_port_is_refused(config, served):
     with pytest.raises(InputError, match=f"127.0.0.1, port {served.port} cannot be listened at: .*; choose another"):
         bound(replace(config, port=served.port))
+
+
+def test_port_that_is_taken_while_the_model_loads_is_told(config, model):
+    """Linux lets two programs have an address until one listens."""
+    with bound(config) as first:
+        config = replace(config, port=first.getsockname()[1])
+        with bound(config) as second:
+            second.listen()
+            with pytest.raises(InputError, match="cannot be listened at: Address already in use; choose another"):
+                server_of(Service(config, model), None).run(sockets=[first])
+
+
+def test_start_that_the_system_refuses_is_one_line(config, model, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(decoders, "Decoder", refuse)
+    with bound(config) as listener, pytest.raises(InputError, match="cannot start 1 decoders: Too many open files; "):
+        server_of(Service(config, model), None).run(sockets=[listener])
 
 
 def test_missing_extra_is_named(monkeypatch, capsys):

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.serving import outputs
 from deeplabv3.serving.decoding import LENGTH
 from tests.serving.conftest import Reply, picture, pixels_of, png
+from tests.serving.processes import together
 from tests.serving.test_hostile import head, wait_until
 
 IMAGE = png(picture())
@@ -32,11 +32,11 @@ def test_bodies_together_have_a_limit(serve):
 
 
 def test_large_probabilities_are_refused(served, monkeypatch):
-    monkeypatch.setattr("deeplabv3.serving.service.MAX_PROBABILITY_PIXELS", 48 * 64 - 1)
+    monkeypatch.setattr("deeplabv3.serving.service.MAX_PROBABILITIES", 19 * 48 * 64 - 1)
     reply = served.segment(IMAGE, "?output=probabilities&classes=road")
     assert reply.status == 413
     assert reply.json["error"].startswith("probabilities are given of images of up to 3,071 pixels")
-    assert outputs.MAX_PROBABILITY_PIXELS * CITYSCAPES.num_classes * 4 < 2**29
+    assert outputs.MAX_PROBABILITIES * 4 < 2**29
 
 
 def test_images_of_clients_that_leave_before_are_not_segmented(serve):
@@ -116,6 +116,26 @@ def test_images_of_one_size_that_wait_run_together(serve, model):
     for number, reply in replies:
         prediction = model.predict(picture(48, 64 if number < 5 else 70, seed=number))
         assert (pixels_of(reply.body) != prediction.label_ids).mean() < 0.001
+
+
+def test_images_that_fit_alone_are_not_refused_together(serve):
+    with serve(batch_size=8) as served:
+        batches = served.service._batches
+        run, ran = batches._run, []
+
+        def short(images, probabilities):
+            ran.append(len(images))
+            if len(ran) == 1:
+                wait_until(lambda: len(batches._waiting) == 2)
+            if len(images) > 1:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return run(images, probabilities)
+
+        batches._run = short
+        statuses: list[int] = []
+        together(3, lambda _: statuses.append(served.segment(IMAGE).status))
+    assert statuses == [200, 200, 200]
+    assert ran == [1, 2, 1, 1]
 
 
 def test_error_of_the_network_is_told_without_internals(serve, caplog):
