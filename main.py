@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from deeplabv3.cli import guarded, run_evaluate, run_train
+from deeplabv3.cli import run_evaluate, run_train
 from deeplabv3.config import ORIGINAL_PHASES, EvaluateConfig, InferenceConfig, ModelConfig, Phase, TrainConfig
 from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX
 from deeplabv3.distributed import leave
 from deeplabv3.errors import CheckpointError, InputError
+from deeplabv3.exits import guarded
 
 NAME = "deeplabv3_epoch{epoch}_lr{lr}_wd{wd}"
 
@@ -32,6 +33,17 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see --help")
 
 
+def count(text: str) -> int:
+    """A whole number of at least 1.
+
+    Raises:
+        ArgumentTypeError: It is something else.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
 def make_parser() -> Parser:
     """The original options with their defaults, and what a run without network or with an interruption needs."""
     parser = Parser(prog="main.py", description="Train or evaluate DeepLab V3 on Cityscapes.", allow_abbrev=False)
@@ -42,13 +54,13 @@ def make_parser() -> Parser:
     add("--is-training-model", action="store_true", help="train; with both modes given, training wins")
     add("--is-evaluating-model", action="store_true", help="print IoU of each class and mIoU on the split val")
     add("--checkpoint-path", help="name of the checkpoint to evaluate, without ending, inside the checkpoint folder")
-    add("--save-checkpoint-index", type=int, default=5, metavar="N", help="epochs between kept checkpoints (5)")
+    add("--save-checkpoint-index", type=count, default=5, metavar="N", help="epochs between kept checkpoints (5)")
     add("--learning-rate", type=float, metavar="R", help="first learning rate (1e-2); alone: one phase of 30 epochs")
     add("--momentum", type=float, default=0.9, metavar="M", help="momentum of SGD (0.9)")
     add("--weight-decay", type=float, default=5e-4, metavar="W", help="L2 penalty on all weights (5e-4)")
-    add("--train-batch-size", type=int, default=8, metavar="N", help="images a training step (8)")
-    add("--eval-batch-size", type=int, default=8, metavar="N", help="frames an evaluation step (8)")
-    add("--num-epochs", type=int, metavar="N", help="epochs of one phase; without it and a rate: 65 and 5 more")
+    add("--train-batch-size", type=count, default=8, metavar="N", help="images a training step (8)")
+    add("--eval-batch-size", type=count, default=8, metavar="N", help="frames an evaluation step (8)")
+    add("--num-epochs", type=count, metavar="N", help="epochs of one phase; without it and a rate: 65 and 5 more")
     add("--ignore-index", type=int, default=255, metavar="I", help="trainId that is neither trained nor scored (255)")
     add("--num-classes", type=int, default=19, metavar="K", help="trainIds below K are trained and scored (19)")
     add(
@@ -58,9 +70,11 @@ def make_parser() -> Parser:
         help="folder of evaluation's results; {} becomes the checkpoint's name (cityscapes-results/{})",
     )
     extra = parser.add_argument_group("not in the original")
-    extra.add_argument("--backbone", default="resnet101", help="resnet18, 34, 50, 101 or 152 (resnet101)")
+    extra.add_argument(
+        "--backbone", default="resnet101", help="resnet18, 34, 50, 101, 152 or mobilenet_v3_large (resnet101)"
+    )
     extra.add_argument("--backbone-weights", default="imagenet", help="imagenet, none, or a local file (imagenet)")
-    extra.add_argument("--crop-size", type=int, default=768, metavar="PIXELS", help="of training crops (768)")
+    extra.add_argument("--crop-size", type=count, default=768, metavar="PIXELS", help="of training crops (768)")
     extra.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (auto)")
     extra.add_argument("--resume", action="store_true", help="go on from the last checkpoint of the folder")
     return parser

@@ -64,7 +64,8 @@ def make_parser(verb: str, cls: type, positional: Sequence[str]) -> Any:
             defaults = {flag: action.default for flag, action in self._option_string_actions.items()}
             raise InputError(_told(message, defaults, positional)) from ex
 
-    parser = Parser(prog=f"deeplabv3 {verb}", description=(cls.__doc__ or "").splitlines()[0])
+    about = (cls.__doc__ or "").splitlines()[0]
+    parser = Parser(prog=f"deeplabv3 {verb}", description=about, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with any of these options; flags override it.")
     helps = _field_helps(cls)
     for name in positional:
@@ -173,6 +174,9 @@ def _told(message: str, defaults: Mapping[str, Any], positional: Sequence[str]) 
     line = re.sub(r"\btuple with (\d+) elements", r"list of \1 in brackets", line)
     line = re.sub(r"\btuple\[tuple\[.*?\]\]", "list of lists in brackets", line)
     line = re.sub(r"\btuple(?:\[(\w+(?:, [\w.]+)*)\])?", _list_of, line)
+    line = re.sub(
+        r"Not a valid subclass of Phase\. Got value: (.*?) Subclass types .*", r"expected tables, got \1", line
+    )
     line = line.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
     # What is wrong within a phase is told of as it was typed: there is no flag --steps.
     line = re.sub(r"^--(epochs|steps|learning-rate|warmup-steps|frozen-batch-norm): ", r"--phases: \1: ", line)

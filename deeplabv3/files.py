@@ -56,8 +56,11 @@ def require_writable(path: Path) -> None:
         OutputError: It could not.
     """
     there = path
-    while not there.exists():
-        there = there.parent
+    try:
+        while not there.exists():
+            there = there.parent
+    except OSError as error:  # it lies in one that may not be entered
+        raise OutputError(f"the folder {path} cannot be written: {error.strerror}; choose another one") from error
     if not there.is_dir():
         raise OutputError(f"the folder {path} cannot be made: {there} is a file; choose another one")
     if not os.access(there, os.W_OK | os.X_OK):

@@ -8,6 +8,8 @@ from deeplabv3.config import (
     DemoConfig,
     EvaluateConfig,
     ImportConfig,
+    InferenceConfig,
+    LossConfig,
     ModelConfig,
     Phase,
     PredictConfig,
@@ -126,7 +128,8 @@ def test_impossible_model(changed, message):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"phases": ()}, "at least one phase"),
+        ({"phases": ()}, "phases is \\[\\]; give one Phase or more"),
+        ({"phases": [{"epochs": 1, "learning_rate": 0.1}]}, "phases is .*; give one Phase or more"),
         ({"momentum": 1.0}, "momentum is 1.0"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
         ({"poly_power": -1.0}, "poly_power is -1.0"),
@@ -141,6 +144,9 @@ def test_impossible_model(changed, message):
         ({"head_rate_factor": 0.0}, "head_rate_factor is 0.0"),
         ({"min_learning_rate": 0.01}, "min_learning_rate is 0.01; give 0 to 0.001, the lowest rate of a phase"),
         ({"num_workers": -1}, "num_workers is -1"),
+        ({"num_workers": 100_000}, "num_workers is 100000; give 0 to 1024, or null"),
+        ({"scale_range": (1e-300, 1.0)}, "give 0.01 <= smallest <= largest <= 100"),
+        ({"checkpoint_name": "a\0{epoch}"}, "is no path"),
         ({"checkpoint_name": "{step}"}, "it needs {epoch}, may have {lr} and {wd}, and is no path"),
         ({"checkpoint_name": "best"}, "it needs {epoch}"),
         ({"checkpoint_name": "{epoch[0]}"}, "it needs {epoch}"),
@@ -153,6 +159,17 @@ def test_impossible_model(changed, message):
 def test_impossible_training(changed, message):
     with pytest.raises(InputError, match=message):
         TrainConfig(data_dir=Path("d"), run_dir=Path("r"), **changed)
+
+
+def test_lists_from_python_are_tuples():
+    phase = Phase(epochs=1, learning_rate=0.1)
+    listed = TrainConfig(data_dir="d", run_dir="r", phases=[phase], crop_size=[32, 48], ignored_classes=["car"])
+    assert listed == TrainConfig(
+        data_dir=Path("d"), run_dir=Path("r"), phases=(phase,), crop_size=(32, 48), ignored_classes=("car",)
+    )
+    assert LossConfig(class_weights=[1.0, 2.0]).class_weights == (1.0, 2.0)
+    assert ModelConfig(backbone="resnet18", block_rates=[[1] * 4, [2] * 4]).block_rates == ((1,) * 4, (2,) * 4)
+    assert InferenceConfig(scales=[1.0]).is_plain
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ MODULES = {
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"arguments"},
+    {"arguments", "exits"},
     {"demo"},
     {"training"},
     {"report", "deployment"},

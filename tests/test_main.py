@@ -174,8 +174,8 @@ def test_evaluation_takes_its_options(streets, trained):
         (["--is-evaluating-model", "--checkpoint-path", "last", "--num-classes", "18"], "was trained on road"),
         (["--is-training-model", "--num-classes", "20"], "--num-classes is 20; Cityscapes has 1 to 19"),
         (["--is-training-model", "--ignore-index", "-1"], "--ignore-index is -1; give 255"),
-        (["--is-training-model", "--num-epochs", "0"], "epochs is 0; a phase has at least 1 epoch"),
-        (["--is-training-model", "--num-epochs", "x"], "argument --num-epochs: invalid int value: 'x'"),
+        (["--is-training-model", "--num-epochs", "0"], "argument --num-epochs: '0' is no whole number of at least 1"),
+        (["--is-training-model", "--num-epochs", "x"], "argument --num-epochs: 'x' is no whole number of at least 1"),
         (["--is-training-model", "--unknown"], "unrecognized arguments: --unknown"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deeplabv3.config.checks import paths_from_text, require, require_num_workers, require_splits, require_suffix
+from deeplabv3.config.checks import require, require_num_workers, require_splits, require_suffix, with_plain_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class CheckConfig:
         Raises:
             InputError: A value is not possible.
         """
-        paths_from_text(self)
+        with_plain_types(self)
         require_splits(self.splits)
         require_num_workers(self.num_workers)
         require_suffix("out", self.out, ".json")

@@ -11,10 +11,12 @@ from deeplabv3.errors import InputError
 
 OUTPUT_STRIDES = (8, 16, 32)
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
-MAX_SCALE = 100
+MIN_SCALE, MAX_SCALE = 0.01, 100
 
 MAX_CHANNELS, MAX_RATE, MAX_BRANCHES = 2**14, 2**12, 64
 """What no network comes near, so that a wrong number is one line and not a huge allocation."""
+
+MAX_WORKERS = 1024
 
 MAX_PIXELS = 2**25
 """Of an image: a frame of 8K (7680x4320) fits. Decoding takes at most 600 MB and about two seconds then."""
@@ -32,12 +34,22 @@ def require(condition: bool, name: str, value: object, allowed: str) -> None:
         raise InputError(f"{name} is {value!r}; {allowed}")
 
 
-def paths_from_text(config: Any) -> None:
-    """Make a path of each text that a configuration's caller gave for one; for a frozen dataclass, while it is made."""
+def with_plain_types(config: Any) -> None:
+    """Make a path of each text that a configuration's caller gave for one, and a tuple of each list.
+
+    Args:
+        config: A frozen dataclass, while it is made.
+    """
     for item in fields(config):
         value = getattr(config, item.name)
         if isinstance(value, str) and item.type in ("Path", "Path | None"):  # as they are written
             object.__setattr__(config, item.name, Path(value))
+        elif isinstance(value, list):
+            object.__setattr__(config, item.name, _as_tuple(value))
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 def require_suffix(name: str, path: Path | None, suffix: str) -> None:
@@ -69,12 +81,12 @@ def require_precision(value: str) -> None:
 
 
 def require_num_workers(value: int | None) -> None:
-    """Refuse a negative number of processes; None leaves the choice to the program.
+    """Refuse a number of processes that no machine has; None leaves the choice to the program.
 
     Raises:
-        InputError: It is below 0.
+        InputError: It is below 0 or above `MAX_WORKERS`.
     """
-    require((value or 0) >= 0, "num_workers", value, "give at least 0, or null")
+    require(0 <= (value or 0) <= MAX_WORKERS, "num_workers", value, f"give 0 to {MAX_WORKERS}, or null")
 
 
 def require_splits(values: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deeplabv3.config.checks import paths_from_text, require, require_output_stride
+from deeplabv3.config.checks import require, require_output_stride, with_plain_types
 
 EXPORT_SUFFIXES = (".onnx", ".pt2")
 OUTPUTS = ("labels", "probabilities")
@@ -42,7 +42,7 @@ class ExportConfig:
         Raises:
             InputError: A value is not possible.
         """
-        paths_from_text(self)
+        with_plain_types(self)
         ok = self.out.suffix in EXPORT_SUFFIXES
         require(ok, "out", str(self.out), "its name ends in .onnx (ONNX) or .pt2 (torch.export)")
         require(self.output in OUTPUTS, "output", self.output, "choose one of " + ", ".join(OUTPUTS))

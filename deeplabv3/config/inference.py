@@ -9,12 +9,12 @@ from deeplabv3.config.checks import (
     MAX_PIXELS,
     MAX_SCALE,
     MOST_PIXELS,
-    paths_from_text,
     require,
     require_num_workers,
     require_output_stride,
     require_precision,
     require_suffix,
+    with_plain_types,
 )
 from deeplabv3.errors import InputError
 
@@ -51,6 +51,7 @@ class InferenceConfig:
         Raises:
             InputError: A value is not possible.
         """
+        with_plain_types(self)
         require_output_stride(self.output_stride)
         allowed = f'give "paper", or numbers above 0 and up to {MAX_SCALE}, as in [0.75, 1.0, 1.25]'
         if isinstance(self.scales, str):
@@ -113,7 +114,7 @@ class EvaluateConfig:
         Raises:
             InputError: A value is not possible.
         """
-        paths_from_text(self)
+        with_plain_types(self)
         require_one("to score", model=self.model, predictions=self.predictions)
         require(self.batch_size >= 1, "batch_size", self.batch_size, "give at least 1")
         require_num_workers(self.num_workers)
@@ -182,7 +183,7 @@ class SubmitConfig:
         Raises:
             InputError: There is nothing to do, or there are two things.
         """
-        paths_from_text(self)
+        with_plain_types(self)
         require_one("to do", model=self.model, check=self.check)
         require_suffix("out", self.out, ".zip")
         if self.model is not None:
@@ -217,7 +218,7 @@ class ImportConfig:
         Raises:
             InputError: A value is not possible.
         """
-        paths_from_text(self)
+        with_plain_types(self)
         require_output_stride(self.output_stride)
         require_suffix("out", self.out, ".safetensors")
 
@@ -260,7 +261,7 @@ class PredictConfig:
         Raises:
             InputError: A value is not possible.
         """
-        paths_from_text(self)
+        with_plain_types(self)
         require(len(self.inputs) >= 1, "inputs", [], "give image files, folders or patterns")
         require(0 <= self.opacity <= 1, "opacity", self.opacity, "give a value of 0 to 1")
         if self.overwrite and self.resume:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from deeplabv3.config.checks import require
+from deeplabv3.config.checks import require, with_plain_types
 
 MIN_KEPT = 100_000
 
@@ -44,6 +44,7 @@ class LossConfig:
         Raises:
             InputError: A value is not possible, or two exclude each other.
         """
+        with_plain_types(self)
         weights = self.class_weights
         if isinstance(weights, str):
             require(weights == "counts", "class_weights", weights, "give a list of numbers, counts, or null")
@@ -59,7 +60,9 @@ class LossConfig:
         require(
             ok, "ohem_threshold", threshold, f"it excludes ohem_share, which is {self.ohem_share}; give one of them"
         )
-        require(self.ohem_min_kept >= 0, "ohem_min_kept", self.ohem_min_kept, "give at least 0")
+        require(
+            0 <= self.ohem_min_kept < 2**40, "ohem_min_kept", self.ohem_min_kept, "give at least 0, and some pixels"
+        )
         ok = threshold is not None or self.ohem_min_kept == MIN_KEPT
         require(ok, "ohem_min_kept", self.ohem_min_kept, "it belongs to ohem_threshold; give that too, or leave it out")
         for name in ("dice_weight", "lovasz_weight", "auxiliary_weight"):

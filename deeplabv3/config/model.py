@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from deeplabv3.config.checks import MAX_BRANCHES, MAX_CHANNELS, MAX_RATE, require, require_output_stride
+from deeplabv3.config.checks import (
+    MAX_BRANCHES,
+    MAX_CHANNELS,
+    MAX_RATE,
+    require,
+    require_output_stride,
+    with_plain_types,
+)
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 BACKBONES = (*RESNETS, "mobilenet_v3_large")
@@ -78,6 +85,7 @@ class ModelConfig:
         Raises:
             InputError: A value is not possible.
         """
+        with_plain_types(self)
         require(self.backbone in BACKBONES, "backbone", self.backbone, "choose one of " + ", ".join(BACKBONES))
         require(self.num_classes >= 1, "num_classes", self.num_classes, "at least 1 class is needed")
         require_output_stride(self.output_stride)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deeplabv3.config.checks import paths_from_text, require_num_workers, require_splits
+from deeplabv3.config.checks import require_num_workers, require_splits, with_plain_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class PackConfig:
         Raises:
             InputError: A value is not possible.
         """
-        paths_from_text(self)
+        with_plain_types(self)
         require_splits(self.splits)
         require_num_workers(self.num_workers)
 
@@ -61,5 +61,5 @@ class UnpackConfig:
         Raises:
             InputError: A value is not possible.
         """
-        paths_from_text(self)
+        with_plain_types(self)
         require_num_workers(self.num_workers)

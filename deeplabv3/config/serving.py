@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deeplabv3.config.checks import MAX_PIXELS, MOST_PIXELS, paths_from_text, require
+from deeplabv3.config.checks import MAX_PIXELS, MOST_PIXELS, require, with_plain_types
 from deeplabv3.config.inference import InferenceConfig
 
 
@@ -54,7 +54,7 @@ class ServeConfig:
         Raises:
             InputError: A value is not possible.
         """
-        paths_from_text(self)
+        with_plain_types(self)
         try:
             ipaddress.ip_address(self.host)
         except ValueError:

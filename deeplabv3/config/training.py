@@ -9,11 +9,12 @@ from typing import Literal
 
 from deeplabv3.config.checks import (
     MAX_SCALE,
-    paths_from_text,
+    MIN_SCALE,
     require,
     require_num_workers,
     require_output_stride,
     require_precision,
+    with_plain_types,
 )
 from deeplabv3.config.losses import LossConfig
 from deeplabv3.config.model import ModelConfig
@@ -170,8 +171,9 @@ class TrainConfig:
         Raises:
             InputError: A value is not possible.
         """
-        paths_from_text(self)
-        require(len(self.phases) >= 1, "phases", [], "at least one phase is needed")
+        with_plain_types(self)
+        ok = bool(self.phases) and all(isinstance(phase, Phase) for phase in self.phases)
+        require(ok, "phases", list(self.phases), "give one Phase or more")
         ok = 0 <= self.poly_power < math.inf
         require(ok, "poly_power", self.poly_power, "give at least 0; the paper has 0.9")
         lowest = min((phase.learning_rate for phase in self.phases), default=0)
@@ -184,8 +186,10 @@ class TrainConfig:
         require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "give at least 0")
         require(min(self.crop_size) >= 1, "crop_size", list(self.crop_size), "give height and width, as in [768, 768]")
         low, high = self.scale_range
-        ok = 0 < low <= high <= MAX_SCALE
-        require(ok, "scale_range", [low, high], f"give 0 < smallest <= largest <= {MAX_SCALE}, as in [0.5, 2.0]")
+        ok = MIN_SCALE <= low <= high <= MAX_SCALE
+        require(
+            ok, "scale_range", [low, high], f"give {MIN_SCALE} <= smallest <= largest <= {MAX_SCALE}, as in [0.5, 2.0]"
+        )
         require(0 < self.cat_max_ratio <= 1, "cat_max_ratio", self.cat_max_ratio, "give above 0 and at most 1")
         require(0 <= self.class_sampling <= 1, "class_sampling", self.class_sampling, "give 0 to 1")
         ok = 0 < self.worker_timeout_seconds < math.inf
@@ -198,7 +202,7 @@ class TrainConfig:
         require_precision(self.precision)
         require_num_workers(self.num_workers)
         bare = self.checkpoint_name.replace("{lr}", "").replace("{wd}", "")
-        ok = "{epoch}" in bare and not set("{}/\\") & set(bare.replace("{epoch}", ""))
+        ok = "{epoch}" in bare and bare.isprintable() and not set("{}/\\") & set(bare.replace("{epoch}", ""))
         allowed = "it needs {epoch}, may have {lr} and {wd}, and is no path"
         require(ok, "checkpoint_name", self.checkpoint_name, allowed)
 

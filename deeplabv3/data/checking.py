@@ -15,7 +15,7 @@ import numpy as np
 from deeplabv3.data.cityscapes import IMAGES, LABELS, require_data_dir
 from deeplabv3.data.findings import Finding, Findings, SplitCounts, in_order
 from deeplabv3.data.images import known_values, ranges
-from deeplabv3.data.labels import IGNORE_INDEX, UNKNOWN, LabelSet
+from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX, UNKNOWN, LabelSet
 from deeplabv3.data.looking import Facts
 from deeplabv3.data.numbering import may_be_train_ids
 from deeplabv3.data.official import note_on_number
@@ -143,8 +143,9 @@ def _swapped(frames: Sequence[FrameFiles], facts: FactsByPath, label_set: LabelS
     """The labels of a split that hold trainIds under the name of label ids.
 
     The numberings overlap, so values alone do not always tell. A label holds trainIds if its values can be theirs, some
-    are no id that is ever trained, and one of these is true: 255 is among them and no id of the table; less than half
-    of its pixels would be trained, read as ids; or that is so of all pixels of the split together.
+    are no id that is ever trained, and one of these is true: 255 is among them and no id of the table; or, with the ids
+    of Cityscapes, less than half of its pixels would be trained, read as ids, or that is so of all pixels of the split.
+    Whoever gives a table of their own has said which ids are ignored, however many pixels these have.
     """
     labels = {entry.path: dict(facts[entry.path].counts) for frame in frames for entry in _decoded(frame)
               if entry.kind == LABEL}  # fmt: skip
@@ -155,7 +156,7 @@ def _swapped(frames: Sequence[FrameFiles], facts: FactsByPath, label_set: LabelS
     for counts in labels.values():
         for value, pixels in counts.items():
             together[value] = together.get(value, 0) + pixels
-    if may_be_train_ids(together, label_set) and _hardly_trained(together, label_set):
+    if label_set == CITYSCAPES and may_be_train_ids(together, label_set) and _hardly_trained(together, label_set):
         return set(suspicious)
     return {path for path, counts in suspicious.items() if _surely_train_ids(counts, label_set)}
 
@@ -165,7 +166,7 @@ def _surely_train_ids(counts: Mapping[int, int], label_set: LabelSet) -> bool:
     without_ignored = counts.keys() - {IGNORE_INDEX}
     if IGNORE_INDEX in counts and label_set.train_id_of_id[IGNORE_INDEX] == UNKNOWN:
         return may_be_train_ids(without_ignored, label_set)
-    return _hardly_trained(counts, label_set)
+    return label_set == CITYSCAPES and _hardly_trained(counts, label_set)
 
 
 def _hardly_trained(counts: Mapping[int, int], label_set: LabelSet) -> bool:

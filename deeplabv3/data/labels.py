@@ -177,6 +177,11 @@ class LabelSet:
         """Names by trainId."""
         return tuple(row.name for row in self.evaluated)
 
+    @property
+    def numbering(self) -> list[tuple[object, ...]]:
+        """What a network that was trained depends on: of each row its name, its values in files and its trainId."""
+        return [(row.name, row.id, row.train_id, row.file_train_id) for row in self.classes]
+
     def without(self, names: Iterable[str]) -> LabelSet:
         """The same table with some classes ignored; the trainIds above them move down.
 
@@ -190,6 +195,8 @@ class LabelSet:
         if unknown:
             raise DatasetError(f"{self.name} trains no class {unknown[0]!r} to ignore; it has {', '.join(self.names)}")
         kept = sorted({row.train_id for row in self.classes if row.name not in dropped} - {IGNORE_INDEX})
+        if not kept:
+            raise DatasetError(f"all {self.num_classes} classes of {self.name} are ignored; leave one to train")
         moved = {train_id: position for position, train_id in enumerate(kept)}
         rows = [
             replace(

@@ -69,12 +69,14 @@ def facts_of(
             wanted.append((path, kinds[path]))
             num_bytes += state[0]
     workers = given_or_cores(num_workers, pays=num_bytes > _FEW_BYTES)
-    for done, ((path, _), found) in enumerate(zip(wanted, _looked_at(wanted, workers), strict=True), 1):
-        facts[path] = found
-        if progress is not None:
-            progress(done, len(wanted))
-    if wanted:
-        _write_memory(data_dir, states, kinds, facts)
+    try:
+        for done, ((path, _), found) in enumerate(zip(wanted, _looked_at(wanted, workers), strict=True), 1):
+            facts[path] = found
+            if progress is not None:
+                progress(done, len(wanted))
+    finally:  # after Ctrl-C, too: the next start goes on from there
+        if wanted:
+            _write_memory(data_dir, states, kinds, facts)
     return facts, len(wanted)
 
 
@@ -129,9 +131,11 @@ def _write_memory(
         _key(path, data_dir): [[*state, kinds[path]], facts[path].to_list()]
         for path, state in states.items()
         # Rights change without the time of the last change.
-        if not isinstance(state, Fault) and not any(fault.reason == "unreadable" for fault in facts[path].faults)
+        if path in facts
+        and not isinstance(state, Fault)
+        and not any(fault.reason == "unreadable" for fault in facts[path].faults)
     }
-    looked_at = {_key(path, data_dir) for path in states}
+    looked_at = {_key(path, data_dir) for path in facts}
     others = {key: value for key, value in _read_memory(data_dir).items() if key not in looked_at}  # of other splits
     files = others | json.loads(json.dumps(files))  # as it will be read
     with suppress(OutputError, OSError, UnicodeError):

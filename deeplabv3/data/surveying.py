@@ -24,10 +24,10 @@ UNLABELLED_SPLITS = ("test",)
 
 _OTHER_KINDS = ("color", "polygons", "instanceTrainIds")  # files of Cityscapes that nothing here reads
 _OTHER_PICTURES = (".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ppm", ".pgm", ".pnm", ".tga", ".npy", ".raw")
-_IMAGE_NAME = re.compile(rf"(.+)_({IMAGES})(\.[^.]*)?", re.IGNORECASE)
+_IMAGE_NAME = re.compile(rf"(.+)_({IMAGES})(\.[^.]*)?", re.IGNORECASE | re.DOTALL)
 _ALL_KINDS = (LABEL, TRAIN_IDS, INSTANCES, *_OTHER_KINDS)
 _KINDS = "|".join(_ALL_KINDS)
-_LABEL_NAME = re.compile(rf"(.+)_({LABELS})_({_KINDS})(\.[^.]*)?", re.IGNORECASE)
+_LABEL_NAME = re.compile(rf"(.+)_({LABELS})_({_KINDS})(\.[^.]*)?", re.IGNORECASE | re.DOTALL)
 _DEPTH = 4  # folders below a split that are looked through for misplaced files
 
 

@@ -34,8 +34,8 @@ from deeplabv3.training.events import require_tensorboard
 from deeplabv3.training.fitting import largest_batch
 from deeplabv3.training.frames import sound_frames
 from deeplabv3.training.position import Position
-from deeplabv3.training.resuming import checkpoint_so_far, checkpoint_to_resume, order_changes
-from deeplabv3.training.state import RunPaths, config_of, describe_epoch
+from deeplabv3.training.resuming import checkpoint_so_far, checkpoint_to_resume, has_same_frames, order_changes
+from deeplabv3.training.state import RunPaths, config_of, content_of
 
 CLASSIFIERS = ("classifier.", "auxiliary_head.2.")
 """The convolutions whose channels are the classes."""
@@ -54,7 +54,7 @@ class Run:
         val_samples: Frames to be scored on.
         shown: What the training frames show, where the run depends on it.
         steps_per_epoch: Steps that an epoch has.
-        epoch_content: What an epoch is made from, in words.
+        content: What a checkpoint keeps of the frames.
         start: The checkpoint to go on from; None for a new run.
     """
 
@@ -66,7 +66,7 @@ class Run:
     val_samples: list[Sample]
     shown: ClassPixels | None
     steps_per_epoch: int
-    epoch_content: str
+    content: dict[str, str]
     start: Checkpoint | None
 
 
@@ -96,15 +96,14 @@ def set_up(config: TrainConfig) -> Run:
         if config.tensorboard:
             require_tensorboard()
         steps_per_epoch = num_batches(len(train_samples), config)
-        epoch_content = describe_epoch(train_samples, config, steps_per_epoch)
+        content = content_of(train_samples, val_samples, shown, config, steps_per_epoch)
         paths = RunPaths(config, steps_per_epoch)
-        start = checkpoint_to_resume(begun, paths, config, label_set, epoch_content)
+        start = checkpoint_to_resume(begun, paths, config, label_set, content)
         for phase in config.phases:
             length = (phase.epochs or 0) * steps_per_epoch  # of a phase of steps it is looked at before
             if start is None and phase.epochs and phase.warmup_steps > length:
-                raise InputError(
-                    f"warmup_steps is {phase.warmup_steps} in a phase of {length} steps; give that at most"
-                )
+                text = f"warmup_steps is {phase.warmup_steps} in a phase of {length} steps; give that at most"
+                raise InputError(text)
             config.model.at_output_stride(phase.output_stride or config.model.output_stride)
     return Run(
         config,
@@ -115,7 +114,7 @@ def set_up(config: TrainConfig) -> Run:
         val_samples,
         shown,
         steps_per_epoch,
-        epoch_content,
+        content,
         start,
     )
 
@@ -190,7 +189,7 @@ def reopened(position: Position, run: Run, total_steps: int) -> Position:
     epoch under way, where its batches are others now.
     """
     assert run.start is not None
-    is_same = run.start.record.get("epoch_content") == run.epoch_content
+    is_same = has_same_frames(run.start, run.config, run.content)
     if position.batch:
         return position if is_same else position.begun_anew()
     is_same = is_same and not order_changes(config_of(run.start), run.config)

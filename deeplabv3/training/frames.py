@@ -9,6 +9,7 @@ from deeplabv3.config import CheckConfig, TrainConfig
 from deeplabv3.data.cityscapes import Sample, find_labelled
 from deeplabv3.data.findings import LabelValues
 from deeplabv3.data.labels import LabelSet
+from deeplabv3.data.surveying import UNLABELLED_SPLITS
 from deeplabv3.distributed import is_first
 from deeplabv3.errors import DatasetError
 from deeplabv3.report.defects import checked, defect_list
@@ -47,7 +48,9 @@ def sound_samples(
         DatasetError: There is a defect and `skip_bad` is not set; all are listed. Or no sound frame is left.
     """
     for split in check.splits:
-        find_labelled(check.data_dir, split)  # says what is wrong with a folder that holds no data set
+        found = find_labelled(check.data_dir, split)  # says what is wrong with a folder that holds no data set
+        if not found and split in UNLABELLED_SPLITS:
+            raise DatasetError(f"the frames of {split} have no labels, and are of no use without; leave {split} out")
     findings = checked(check, label_set, remembered=True)
     if findings.findings and not skip_bad:
         raise DatasetError(f"{defect_list(findings)}\nmend them, or add --skip-bad to leave these files out")

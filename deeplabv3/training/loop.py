@@ -88,7 +88,7 @@ def _train(config: TrainConfig, make_folders: Callable[[RunPaths], None]) -> lis
         return learning_rate(step, phases, steps_per_epoch, config.poly_power, config.min_learning_rate, waited)
 
     def save(*targets: Path) -> None:
-        record = state_record(config, model.config, run.label_set, position, run.epoch_content)
+        record = state_record(config, model.config, run.label_set, position, run.content)
         content = encode_checkpoint(state_tensors(learner), record)
         write_whole(paths.config, config_yaml(config))
         for target in targets:
@@ -224,6 +224,8 @@ def _entry(
 def _line(entry: dict[str, Any], epochs: int) -> str:
     """An epoch in one line for people."""
     line = f"epoch {entry['epoch']}/{epochs}: training loss {entry['train_loss']:.4f}"
+    if entry["num_skipped"] and not entry["train_loss"]:
+        line += " (nothing was learned: no batch had a pixel of a class with a weight, or float16 overflowed)"
     if entry["class_iou"] is not None:
         loss, miou = (math.nan if entry[name] is None else entry[name] for name in ("val_loss", "miou"))
         line += f", validation loss {loss:.4f}, mIoU {percent(miou)} %"

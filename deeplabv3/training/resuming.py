@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from deeplabv3.config import TrainConfig
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.distributed import num_processes, tell
@@ -23,7 +25,11 @@ def checkpoint_so_far(config: TrainConfig) -> Checkpoint | None:
 
 
 def checkpoint_to_resume(
-    begun: Checkpoint | None, paths: RunPaths, config: TrainConfig, label_set: LabelSet, epoch_content: str
+    begun: Checkpoint | None,
+    paths: RunPaths,
+    config: TrainConfig,
+    label_set: LabelSet,
+    content: Mapping[str, str],
 ) -> Checkpoint | None:
     """The checkpoint to go on from, or None for a new run, or for one that ended before it had a checkpoint.
 
@@ -32,7 +38,7 @@ def checkpoint_to_resume(
         paths: Where the run's files are.
         config: Completed.
         label_set: What is trained.
-        epoch_content: What an epoch is made from, in words.
+        content: What `content_of` says of the frames.
 
     Raises:
         InputError: There is a run already and it is not to be resumed, or the other way round; or its checkpoint has a
@@ -43,7 +49,7 @@ def checkpoint_to_resume(
         paths.require_unused()
         return None
     if begun is not None:
-        return _fitting(begun, paths, config, label_set, epoch_content)
+        return _fitting(begun, paths, config, label_set, content)
     # The configuration is written before the first checkpoint, the log behind it: with a log, a checkpoint was lost.
     if not paths.config.exists() or paths.log.exists():
         there = paths.existing()
@@ -56,41 +62,63 @@ def checkpoint_to_resume(
 
 
 def _fitting(
-    checkpoint: Checkpoint, paths: RunPaths, config: TrainConfig, label_set: LabelSet, epoch_content: str
+    checkpoint: Checkpoint,
+    paths: RunPaths,
+    config: TrainConfig,
+    label_set: LabelSet,
+    content: Mapping[str, str],
 ) -> Checkpoint:
     """A checkpoint that its run can go on from, once it has been said what is no longer as it was.
 
     Raises:
         InputError: It cannot.
     """
-    if label_set_of(checkpoint) != label_set:
+    if label_set_of(checkpoint).numbering != label_set.numbering:
         raise InputError(
             f"{paths.last} was trained on other classes; give the --labels and --ignored-classes of its run"
         )
     # The first checkpoints did not say what their epochs were made from.
     before = recorded(checkpoint, "epoch_content", str) if "epoch_content" in checkpoint.record else "unknown images"
-    position, note = _place_to_go_on(checkpoint, before, paths, config, epoch_content)
+    now = content["epoch_content"]
+    position, note = _place_to_go_on(checkpoint, before, paths, config, content)
     if position.batch > paths.steps_per_epoch:
         seen = f"{position.batch} batches in an epoch of {paths.steps_per_epoch}"
         raise CheckpointError(f"{paths.last} has a record of {seen}; use another file")
     last_step, next_step = position.last_step, (position.epoch + 1) * paths.steps_per_epoch
     if next_step <= last_step:
         raise InputError(
-            f"{paths.last} was saved after step {last_step}, and with {epoch_content} its next epoch would end at step "
+            f"{paths.last} was saved after step {last_step}, and with {now} its next epoch would end at step "
             f"{next_step}; keep the batch size and the images, or begin a new run with --weights {paths.last}"
         )
     first_step = position.epoch * paths.steps_per_epoch + position.batch
-    if before != epoch_content and _leaves_steps_out(config, paths.steps_per_epoch, last_step, first_step):
+    if before != now and _leaves_steps_out(config, paths.steps_per_epoch, last_step, first_step):
         raise InputError(
-            f"{paths.last} was saved after step {last_step}, and with {epoch_content} it would go on at step "
+            f"{paths.last} was saved after step {last_step}, and with {now} it would go on at step "
             f"{first_step} of phases that are counted in steps; keep the batch size and the images, or begin a new run "
             f"with --weights {paths.last}"
         )
     if note:
         tell(note)
+    _tell_of_changes(checkpoint, before, paths, config, label_set, content)
+    return checkpoint
+
+
+def _tell_of_changes(
+    checkpoint: Checkpoint,
+    before: str,
+    paths: RunPaths,
+    config: TrainConfig,
+    label_set: LabelSet,
+    content: Mapping[str, str],
+) -> None:
+    """Say what is no longer as it was."""
+    if label_set_of(checkpoint) != label_set:
+        tell("the label set has another name, or other colours or categories, than before; it is kept as it is now")
+    if checkpoint.record.get("val_names", content["val_names"]) != content["val_names"]:
+        tell("the frames of val are others than before; the best checkpoint so far was chosen by those")
     changed = changes(config_of(checkpoint), config)
-    if before != epoch_content:
-        changed = ", ".join(filter(None, [f"an epoch of {before} -> {epoch_content}", changed]))
+    if before != content["epoch_content"]:
+        changed = ", ".join(filter(None, [f"an epoch of {before} -> {content['epoch_content']}", changed]))
     if changed:
         tell(f"the run goes on with other values than it began with: {changed}")
     others = recorded(checkpoint, "num_processes", int) if "num_processes" in checkpoint.record else 1
@@ -99,11 +127,14 @@ def _fitting(
             f"{paths.last} was saved by {others} process{'es' * (others > 1)} and goes on in {num_processes()}: on the "
             "same samples, but not to the same last digits"
         )
-    return checkpoint
 
 
 def _place_to_go_on(
-    checkpoint: Checkpoint, before: str, paths: RunPaths, config: TrainConfig, epoch_content: str
+    checkpoint: Checkpoint,
+    before: str,
+    paths: RunPaths,
+    config: TrainConfig,
+    content: Mapping[str, str],
 ) -> tuple[Position, str]:
     """Where a checkpoint was saved; or the beginning of its epoch, where frames are left out that the epoch had.
 
@@ -116,7 +147,7 @@ def _place_to_go_on(
     position, begun = position_of(checkpoint), config_of(checkpoint)
     if not position.batch:
         return position, ""
-    if before == epoch_content:
+    if has_same_frames(checkpoint, config, content):
         others = order_changes(begun, config)
         if others and position.batch < paths.steps_per_epoch:
             name, was, now = others[0], getattr(begun, others[0]), getattr(config, others[0])
@@ -126,13 +157,23 @@ def _place_to_go_on(
         return position, ""
     is_as_large = begun.step_images == config.step_images
     if not (config.skip_bad and is_as_large):
-        images = "restore the images under their names, or add --skip-bad to begin that epoch anew"
+        now = content["epoch_content"]
+        now = now if before != now else "frames that are drawn by other labels"
+        images = "restore the images under their names, and their labels, or add --skip-bad to begin that epoch anew"
         raise InputError(
-            f"{paths.last} was saved within an epoch of {before} and cannot go on in one of {epoch_content}; "
+            f"{paths.last} was saved within an epoch of {before} and cannot go on in one of {now}; "
             + (images if is_as_large else "give the batch size that it had")
         )
     done = f"the weights as they were after {position.batch} of its batches"
     return position.begun_anew(), f"epoch {position.epoch + 1} begins anew, from {done}"
+
+
+def has_same_frames(checkpoint: Checkpoint, config: TrainConfig, content: Mapping[str, str]) -> bool:
+    """Whether an epoch is made from what it was made from, labels included where frames are drawn by them."""
+    is_drawn_by_labels = config.class_sampling and config_of(checkpoint).class_sampling
+    same = {name: checkpoint.record.get(name, now) == now for name, now in content.items()}
+    is_other_draw = is_drawn_by_labels and not same["label_counts"]
+    return checkpoint.record.get("epoch_content") == content["epoch_content"] and not is_other_draw
 
 
 def order_changes(before: TrainConfig, config: TrainConfig) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from deeplabv3.config import ModelConfig, TrainConfig
 from deeplabv3.config.checks import require
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.labels import LabelSet
+from deeplabv3.data.sampling import ClassPixels
 from deeplabv3.distributed import num_processes
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.model.checkpoint import (
@@ -156,8 +157,31 @@ def config_yaml(config: TrainConfig) -> str:
 
 def describe_epoch(samples: Sequence[Sample], config: TrainConfig, steps_per_epoch: int) -> str:
     """What the batches of an epoch are made from, in words that differ when it does."""
-    names = hashlib.sha256("\n".join(sample.name for sample in samples).encode()).hexdigest()
-    return f"{steps_per_epoch} steps of {config.step_images} from {len(samples)} images (names {names[:8]})"
+    return f"{steps_per_epoch} steps of {config.step_images} from {len(samples)} images (names {names_in(samples)})"
+
+
+def names_in(samples: Sequence[Sample]) -> str:
+    """Eight digits that are others where the frames have other names."""
+    names = "\n".join(sample.name for sample in samples)
+    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def content_of(
+    train_samples: Sequence[Sample],
+    val_samples: Sequence[Sample],
+    shown: ClassPixels | None,
+    config: TrainConfig,
+    steps_per_epoch: int,
+) -> dict[str, str]:
+    """What a checkpoint keeps of the frames of its run, to find out whether they are others when it goes on.
+
+    Returns:
+        `epoch_content` is `describe_epoch`; `val_names` is another one where the frames that are scored have other
+        names; `label_counts`, where `shown` is given, where the labels of training show something else.
+    """
+    counts = {} if shown is None else {"label_counts": hashlib.sha256(shown.tobytes()).hexdigest()[:8]}
+    epoch = describe_epoch(train_samples, config, steps_per_epoch)
+    return {"epoch_content": epoch, "val_names": names_in(val_samples), **counts}
 
 
 def config_of(checkpoint: Checkpoint) -> TrainConfig:
@@ -288,7 +312,11 @@ def _scalar(checkpoint: Checkpoint, name: str) -> float:
 
 
 def state_record(
-    config: TrainConfig, model: ModelConfig, label_set: LabelSet, position: Position, epoch_content: str
+    config: TrainConfig,
+    model: ModelConfig,
+    label_set: LabelSet,
+    position: Position,
+    content: Mapping[str, str],
 ) -> dict[str, Any]:
     """The JSON part of a checkpoint; `model` is what the network is in the phase under way."""
     return {
@@ -296,7 +324,7 @@ def state_record(
         "labels": label_set.to_dict(),
         "config": to_record(config),
         "position": asdict(position),
-        "epoch_content": epoch_content,
+        **content,
         "num_processes": num_processes(),
         "versions": {"deeplabv3": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }

@@ -249,6 +249,21 @@ def test_few_label_ids_are_not_taken_for_train_ids(tmp_path, rng, ids):
     assert tree.found() == set()
 
 
+def test_own_ids_are_not_taken_for_train_ids(tmp_path, rng):
+    """Few pixels are labelled, and the numbers of both kinds overlap: the table says which ids are ignored."""
+    tree = Tree(tmp_path, rng)
+    for path in (*tree.labels.values(), *tree.instances.values()):
+        path.unlink()
+    for (split, _), path in tree.labels.items():
+        tree.write(
+            f"gtFine/{split}/{{}}/{path.name}", rng.choice(np.uint8([0, 1, 2, 3, 4]), SIZE, p=[0.6, 0.1, 0.1, 0.1, 0.1])
+        )
+    classes = [{"name": f"class {number}", "id": number, "color": [number, 0, 0]} for number in range(2, 7)]
+    own = LabelSet.from_dict({"classes": classes, "ignored_ids": [0, 1]})
+    findings = check_dataset(tmp_path, ("train", "val"), own, num_workers=0)
+    assert not findings.findings
+
+
 def test_train_id_files_and_own_classes(tmp_path, rng):
     labels = LabelSet.from_dict(
         {

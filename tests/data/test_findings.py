@@ -172,6 +172,13 @@ def test_links_are_followed_to_cities_alone(tree, tmp_path_factory):
     assert [reason for _, reason in tree.found()] == ["no-label"]
 
 
+def test_name_may_have_more_than_one_line(tree):
+    for files in (tree.images, tree.labels, tree.instances):
+        path = files[tree.frames[0]]
+        path.rename(path.with_name(path.name.replace("000000_", "000000_\n", 1)))
+    assert tree.found() == set()
+
+
 def test_wrong_name_in_a_wrong_place_is_a_wrong_name(tree):
     path = tree.images[tree.take()]
     path = path.rename(path.parent.parent / path.with_suffix(".gif").name)

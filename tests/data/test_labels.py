@@ -53,6 +53,11 @@ def test_classes_are_left_out_by_name():
         CITYSCAPES.without(["moon"])
 
 
+def test_one_class_is_left():
+    with pytest.raises(DatasetError, match="^all 19 classes of cityscapes are ignored; leave one to train$"):
+        CITYSCAPES.without(CITYSCAPES.names)
+
+
 def test_two_ids_may_share_a_train_id():
     rows = [{"name": "car", "id": 1, "color": [0, 0, 1]}, {"name": "van", "id": 2, "color": [0, 0, 2], "train_id": 0}]
     labels = LabelSet.from_dict({"classes": rows})

@@ -87,6 +87,18 @@ def test_short_memory_is_not_remembered_of_a_file(tmp_path, rng, monkeypatch):
     assert not check_dataset(tmp_path, ("train",), CITYSCAPES, remembered=True).findings
 
 
+def test_what_was_seen_before_an_interruption_is_remembered(tmp_path, rng):
+    Tree(tmp_path, rng)
+
+    def interrupt(done, _):
+        if done == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check_dataset(tmp_path, ("train", "val"), CITYSCAPES, num_workers=0, remembered=True, progress=interrupt)
+    assert check_dataset(tmp_path, ("train", "val"), CITYSCAPES, num_workers=0, remembered=True).num_read == 10
+
+
 def test_one_split_is_remembered_while_another_is_checked(tmp_path, rng):
     Tree(tmp_path, rng)
     splits = ("train", "val")

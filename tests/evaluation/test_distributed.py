@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplabv3 import cli, distributed
+from deeplabv3 import distributed, exits
 from deeplabv3.data.cityscapes import find_samples
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.data.streets import write_streets
@@ -175,9 +175,9 @@ def test_processes_that_do_not_find_each_other_are_one_line(monkeypatch):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_process_that_alone_cannot_join_says_so(monkeypatch, capsys, rank):
-    monkeypatch.setattr(cli, "is_first", lambda: rank == 0)
+    monkeypatch.setattr(exits, "is_first", lambda: rank == 0)
     for error, is_told in ((UnreachableError("no eth9"), True), (ProcessError("another"), rank == 0)):
-        assert cli.guarded("deeplabv3 train", Mock(side_effect=error)) == 1
+        assert exits.guarded("deeplabv3 train", Mock(side_effect=error)) == 1
         assert capsys.readouterr().err == f"deeplabv3 train: error: {error}\n" * is_told
 
 

@@ -147,7 +147,7 @@ def _resume(checkpoint, config: TrainConfig, learner) -> None:
     """As a run does, whose last checkpoint lies at the same path."""
     paths = RunPaths(config, steps_per_epoch=2)
     paths.last, paths.checkpoint_dir = checkpoint.path, checkpoint.path.parent
-    content = "2 steps of 3 from 6 images (names 8be20096)"
+    content = {"epoch_content": "2 steps of 3 from 6 images (names 8be20096)", "val_names": "8be20096"}
     try:
         assert checkpoint_to_resume(checkpoint, paths, config, CITYSCAPES, content) is not None
     except CheckpointError:

@@ -10,9 +10,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from deeplabv3.cli import guarded
 from deeplabv3.errors import CheckpointError, DeviceMemoryError, is_out_of_memory
 from deeplabv3.evaluation import evaluate
+from deeplabv3.exits import guarded
 from deeplabv3.model.checkpoint import encode_checkpoint, read_checkpoint, write_checkpoint
 from deeplabv3.training import loop, page, step, validation
 from deeplabv3.training.endings import too_large_to_train, too_large_to_validate

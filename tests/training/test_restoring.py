@@ -19,7 +19,7 @@ from deeplabv3.training.state import RunPaths, config_of, restore, state_tensors
 from tests.model.forging import forged, written
 from tests.training.conftest import CPU
 
-EPOCH = "2 steps of 3 from 6 images (names 8be20096)"
+CONTENT = {"epoch_content": "2 steps of 3 from 6 images (names 8be20096)", "val_names": ""}
 ENTRY = {"epoch": 1, "step": 2, "learning_rate": 0.05, "train_loss": 0.5, "val_loss": 1.0, "miou": 0.5}
 
 
@@ -52,7 +52,7 @@ def paths(config):
 def resumed(checkpoint, paths, config):
     """As `train` does it, from a file whose digest fits."""
     paths.last.write_bytes(forged(checkpoint.tensors, checkpoint.record))
-    start = checkpoint_to_resume(read_checkpoint(paths.last), paths, config, CITYSCAPES, EPOCH)
+    start = checkpoint_to_resume(read_checkpoint(paths.last), paths, config, CITYSCAPES, CONTENT)
     learner = make_learner(DeepLabV3(config.model), config, CPU)
     return restore(start, learner), learner
 

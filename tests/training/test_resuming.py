@@ -4,10 +4,14 @@ import os
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
-from deeplabv3.config import Phase
+from deeplabv3.config import LossConfig, Phase
 from deeplabv3.data.cityscapes import find_samples
+from deeplabv3.data.labels import CITYSCAPES, IGNORE_INDEX
 from deeplabv3.errors import CheckpointError, DatasetError, InputError
 from deeplabv3.model import device
 from deeplabv3.model.checkpoint import digest, read_checkpoint
@@ -87,6 +91,58 @@ def test_epoch_in_another_order_is_not_gone_on_with(whole_run, tmp_path, stop_at
         train(replace(config, resume=True))
     stop_at(-1)
     train(replace(config, resume=True, **{name: value}))
+
+
+def test_epoch_that_was_drawn_by_other_labels_is_not_gone_on_with(stopped_in_second_epoch, stop_at):
+    config = replace(stopped_in_second_epoch, class_sampling=0.5, run_dir=stopped_in_second_epoch.run_dir / "sampled")
+    stop_at(1)
+    with pytest.raises(Stopped):
+        train(replace(config, resume=False))
+    stop_at(-1)
+    label = find_samples(config.data_dir, "train")[0].label_path
+    Image.fromarray(np.where(np.asarray(Image.open(label)) == 7, 8, np.asarray(Image.open(label)))).save(label)
+    with pytest.raises(InputError, match="cannot go on in one of frames that are drawn by other labels; restore"):
+        train(config)
+
+
+def test_other_frames_of_validation_are_told(stopped_in_second_epoch, capsys):
+    for path in stopped_in_second_epoch.data_dir.rglob(
+        f"{find_samples(stopped_in_second_epoch.data_dir, 'val')[0].name}*"
+    ):
+        path.unlink()
+    train(stopped_in_second_epoch)
+    assert "note: the frames of val are others than before; the best checkpoint so far was" in capsys.readouterr().err
+
+
+def test_label_set_of_another_name_is_the_same(stopped_in_second_epoch, tmp_path, capsys):
+    classes = [{"name": row.name, "id": row.id, "color": [1, 2, row.train_id]} for row in CITYSCAPES.evaluated]
+    ignored = [row.id for row in CITYSCAPES.classes if row.train_id == IGNORE_INDEX]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"classes": classes, "ignored_ids": ignored}))
+    config = replace(stopped_in_second_epoch, run_dir=tmp_path / "own", labels=tmp_path / "mine.yaml", resume=False)
+    config = replace(config, phases=(Phase(epochs=1, learning_rate=0.01),))
+    train(config)
+    (tmp_path / "mine.yaml").rename(tmp_path / "ours.yaml")
+    longer = (Phase(epochs=2, learning_rate=0.01),)
+    train(replace(config, labels=tmp_path / "ours.yaml", phases=longer, resume=True))
+    assert "note: the label set has another name, or other colours" in capsys.readouterr().err
+
+
+def test_epoch_that_taught_nothing_says_so(stopped_in_second_epoch, capsys):
+    config = replace(stopped_in_second_epoch, run_dir=stopped_in_second_epoch.run_dir / "none", resume=False)
+    for sample in find_samples(config.data_dir, "train"):
+        values = np.asarray(Image.open(sample.label_path))
+        Image.fromarray(np.where(values == 7, 8, values)).save(sample.label_path)
+    weights = (1.0,) + (0.0,) * 18  # no frame shows a road
+    train(replace(config, loss=LossConfig(class_weights=weights), phases=(Phase(epochs=1, learning_rate=0.01),)))
+    assert "training loss 0.0000 (nothing was learned: no batch had a pixel" in capsys.readouterr().out
+
+
+def test_frame_whose_name_is_no_text_is_trained_on(stopped_in_second_epoch):
+    config = replace(stopped_in_second_epoch, run_dir=stopped_in_second_epoch.run_dir / "bytes", resume=False)
+    name = find_samples(config.data_dir, "train")[0].name
+    for path in config.data_dir.rglob(f"{name}*"):
+        path.rename(path.with_name(path.name.replace(name, f"{name}\udcfc")))
+    assert len(train(replace(config, phases=(Phase(epochs=1, learning_rate=0.01),)))) == 1
 
 
 def test_shorter_phases_leave_a_finished_run_as_it_is(whole_run, tmp_path, capsys):
