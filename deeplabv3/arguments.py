@@ -143,6 +143,8 @@ def _field_helps(cls: type) -> dict[str, str]:
 
 
 _PHASES = "[{steps: 400, learning_rate: 0.01}]"
+_OF_MODELS = ("--checkpoint", "--checkpoint-path", "--ckpt", "--weights")
+_MODELS = (".safetensors", ".pth", ".pt", ".onnx", ".pt2")
 _OF_PHASES = ("--epochs", "--num-epochs", "--steps", "--max-steps", "--learning-rate", "--lr", "--warmup-steps")
 
 
@@ -152,19 +154,11 @@ def _told(message: str, defaults: Mapping[str, Any], positional: Sequence[str]) 
         if f"--{key[1]}".replace("_", "-") in _OF_PHASES:
             return f"there is no option {key[1]}; it is part of phases, as in 'phases: {_PHASES}'"
         near = difflib.get_close_matches(key[1], [flag.lstrip("-") for flag in defaults], n=1, cutoff=0.8)
+        if key[1] in config_fields(TrainConfig):
+            return f"there is no option {key[1]} here; the file is for deeplabv3 train"
         return f"there is no option {printable(key[1])}; " + (f"is {near[0]} meant? " if near else "") + "see --help"
-    if unknown := re.fullmatch(r"unrecognized arguments: (-\S+).*", message, re.DOTALL):
-        typed = unknown[1].partition("=")[0]
-        name, known = printable(typed).replace("_", "-"), [flag.replace("_", "-") for flag in defaults]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-        if name in _OF_PHASES and "--phases" in known:
-            return f"there is no option {name}; it is part of --phases, as in '{_PHASES}'"
-        if name[2:].replace("-", "_") in positional:
-            order = " ".join(word.upper() for word in positional)
-            return f"there is no option {name}; it stands without a flag, in the order {order}"
-        return f"there is no option {name}; " + (f"is {near[0]} meant? " if near else "") + "see --help"
     if message.startswith("unrecognized arguments: "):
-        return f"{printable(message.partition(': ')[2])}: nothing is expected there; see --help"
+        return _unexpected(message.partition(": ")[2], defaults, positional)
     line = printable(message, most=1000)
     line = re.sub(r'Parser key "([\w.]+)": ?', lambda key: f"--{key[1].replace('_', '-')}: ", line)
     line = re.sub(r"--\w+", lambda flag: flag[0].replace("_", "-"), line)
@@ -181,6 +175,8 @@ def _told(message: str, defaults: Mapping[str, Any], positional: Sequence[str]) 
     # What is wrong within a phase is told of as it was typed: there is no flag --steps.
     line = re.sub(r"^--(epochs|steps|learning-rate|warmup-steps|frozen-batch-norm): ", r"--phases: \1: ", line)
     line = line.replace("the following arguments are required: learning_rate", "--phases: learning_rate is missing")
+    if cut := re.fullmatch(r"(--\S+): expected list.*, got (\[[^\]]*)", line):
+        return f"{line}; put a list in quotes, as in {cut[1]} '{cut[2].rstrip(',')}, ...]'"
     if bare := re.fullmatch(r"--(\S+): expected list(?: of (\d+))? in brackets.*, got ([\w./,]+)", line):
         example = _as_list(bare[3], int(bare[2] or 0), defaults.get("--" + bare[1].replace("-", "_")))
         if example:
@@ -188,6 +184,24 @@ def _told(message: str, defaults: Mapping[str, Any], positional: Sequence[str]) 
     missing = re.sub(r"(required: )([\w.]+)$", r"\1--\2", line)
     line = missing if missing.rpartition(" ")[2] in defaults else line
     return line + (f"; as in '{_PHASES}'" if line.startswith("--phases") else "; see --help")
+
+
+def _unexpected(words: str, defaults: Mapping[str, Any], positional: Sequence[str]) -> str:
+    """What is said of words that no option takes."""
+    if words.startswith("-"):
+        typed = words.split()[0].partition("=")[0]
+        name, known = printable(typed).replace("_", "-"), [flag.replace("_", "-") for flag in defaults]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        if name in _OF_PHASES and "--phases" in known:
+            return f"there is no option {name}; it is part of --phases, as in '{_PHASES}'"
+        if name in _OF_MODELS and "--model" in known:
+            return f"there is no option {name}; a model is given by --model"
+        if name[2:].replace("-", "_") in positional or (name in _OF_MODELS and "model" in positional):
+            order = " ".join(word.upper() for word in positional)
+            return f"there is no option {name}; it stands without a flag, in the order {order}"
+        return f"there is no option {name}; " + (f"is {near[0]} meant? " if near else "") + "see --help"
+    hint = "a model is given by --model" if "--model" in defaults and Path(words).suffix in _MODELS else "see --help"
+    return f"{printable(words)}: nothing is expected there; {hint}"
 
 
 def _list_of(kind: re.Match[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deeplabv3 import __version__
@@ -80,6 +81,9 @@ def run_pack(config: PackConfig) -> None:
     if (config.out / IMAGES).exists():
         raise InputError(f"{config.out} holds a data set as plain files; choose a folder of its own for the packed one")
     require_writable(config.out)
+    there = {path.name for path in config.out.glob("[!.]*")} - set(packed_splits(config.out))
+    if there:
+        raise InputError(f"{config.out} holds {min(there)}, which is no packed split; choose a folder of its own")
     label_set = label_set_of(config.data_dir, config.labels)
     check = CheckConfig(
         data_dir=config.data_dir, labels=config.labels, splits=config.splits, num_workers=config.num_workers
@@ -100,7 +104,7 @@ def run_pack(config: PackConfig) -> None:
             )
         print(f"{config.out / split}: {len(samples):,} frames" + ("" if is_new else ", packed before and unchanged"))
     if {"train", "val"} <= set(packed_splits(config.out)):
-        print(f"train with: deeplabv3 train {config.out} RUN")
+        print(f"train with: deeplabv3 train {quote(str(config.out))} RUN")
 
 
 def run_unpack(config: UnpackConfig) -> None:
@@ -205,7 +209,9 @@ def run_export(config: ExportConfig) -> None:
     if loss is not None:
         before, after = loss.miou_before, loss.miou_after
         print(f"mIoU on {config.calibration}: {before:.4f} before int8, {after:.4f} after, {after - before:+.4f}")
-    print(f"{done.path}: {done.num_bytes:,} bytes; segment with: deeplabv3 predict IMAGE --model {done.path}")
+    print(
+        f"{done.path}: {done.num_bytes:,} bytes; segment with: deeplabv3 predict IMAGE --model {quote(str(done.path))}"
+    )
 
 
 def run_models(config: ModelsConfig) -> None:

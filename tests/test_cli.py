@@ -182,7 +182,7 @@ def bad(tmp_path_factory) -> Path:
         ),
         (
             ["train", "{streets}", "{tmp}/run", "--weights", "{bad}/net", "--output-stride", "16"],  # the default
-            "output_stride is given, but the network is that of --weights {bad}/net; leave it out, or begin",
+            "output_stride is given, by an option or a recipe, but the network is that of --weights {bad}/net; leave",
         ),
         (["train", "{streets}", "{tmp}/" + 300 * "x", *TINY], "File name too long"),
         (["train", "{streets}", "{tmp}/run", "--labels", "{tmp}/no.yaml"], "label set {tmp}/no.yaml cannot be read"),

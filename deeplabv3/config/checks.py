@@ -35,7 +35,7 @@ def require(condition: bool, name: str, value: object, allowed: str) -> None:
 
 
 def with_plain_types(config: Any) -> None:
-    """Make a path of each text that a configuration's caller gave for one, and a tuple of each list.
+    """Make a path of each text that a configuration's caller gave for one, and a tuple of each list or single name.
 
     Args:
         config: A frozen dataclass, while it is made.
@@ -44,6 +44,8 @@ def with_plain_types(config: Any) -> None:
         value = getattr(config, item.name)
         if isinstance(value, str) and item.type in ("Path", "Path | None"):  # as they are written
             object.__setattr__(config, item.name, Path(value))
+        elif isinstance(value, str) and item.type == "tuple[str, ...]":
+            object.__setattr__(config, item.name, (value,))
         elif isinstance(value, list):
             object.__setattr__(config, item.name, _as_tuple(value))
 

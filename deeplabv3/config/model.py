@@ -47,7 +47,7 @@ class ModelConfig:
             that at 8.
         aspp_channels: Channels of each ASPP branch and of the projection after them.
         image_pooling: Whether ASPP has the branch of image-level features.
-        dropout: Share of channels' values dropped before the classifier while training.
+        dropout: Share of the values that are dropped behind the projection of ASPP while training.
         stem: What reads the pixels: conv7, one 7x7 convolution, or deep, three 3x3 ones (ResNet-v1c).
         block_rates: Rates of the 3x3 convolutions of the last two stages, in order, as in [[1, 2, 2, 2, 2, 2],
             [2, 4, 4]]; they belong to the output stride they are given with. Null follows the stride and multi_grid.

@@ -220,8 +220,8 @@ class TrainConfig:
             name: The option.
         """
         return InputError(
-            f"{name} is given, but the network is that of --weights {self.weights}; leave it out, or begin with "
-            "--backbone-weights"
+            f"{name} is given, by an option or a recipe, but the network is that of --weights {self.weights}; leave it "
+            "out, or begin with --backbone-weights"
         )
 
     @property

@@ -119,8 +119,10 @@ def _of_values(frame: FrameFiles, facts: FactsByPath, label_set: LabelSet, swapp
         of_train_ids = entry.kind == TRAIN_IDS
         table, what = label_set.train_id_of(train_ids=of_train_ids), "trainIds" if of_train_ids else "label ids"
         if entry.path in swapped:
-            text = f"it holds {ranges(values)}, which look like trainIds; wanted are label ids "
-            text += f"({known_values(table)}): write those, or name the file _{LABELS}_{TRAIN_IDS}.png"
+            text = f"it holds {ranges(values)}, which look like trainIds; wanted are label ids of {label_set.name} "
+            text += f"({known_values(table)}): "
+            text += f"write those, or name the file _{LABELS}_{TRAIN_IDS}.png"
+            text += _OWN_CLASSES if label_set == CITYSCAPES else ""
             findings.append(_finding(frame, entry, "train-ids", text))
             continue
         if entry.kind == INSTANCES:
@@ -128,15 +130,20 @@ def _of_values(frame: FrameFiles, facts: FactsByPath, label_set: LabelSet, swapp
         unknown = [value for value in values if value > 255 or table[value] == UNKNOWN]
         if unknown:
             text = f"it holds {ranges(unknown)}, which {'is' if len(unknown) == 1 else 'are'} not among the {what} "
-            text += f"of {label_set.name} ({known_values(table)}): correct it, or name the classes with "
-            text += "--labels FILE.yaml"
+            text += f"of {label_set.name} ({known_values(table)}): correct it, or "
+            is_own = label_set != CITYSCAPES
+            text += "add to classes or ignored_ids" if is_own else "name the classes with --labels FILE.yaml"
             findings.append(_finding(frame, entry, "unknown-id", text))
         elif entry.kind in (LABEL, TRAIN_IDS) and values and frame.split not in UNLABELLED_SPLITS:
             if (table[values] == IGNORE_INDEX).all():
                 text = f"it holds only {ranges(values)}, which {label_set.name} ignores; draw its classes, or take "
-                text += "the frame out"
+                text += "the frame out" + (_OWN_CLASSES if label_set == CITYSCAPES else "")
                 findings.append(_finding(frame, entry, "all-ignored", text))
     return findings
+
+
+_OWN_CLASSES = "; classes of your own are named with --labels FILE.yaml"
+"""What may be meant where labels do not fit and no table was given."""
 
 
 def _swapped(frames: Sequence[FrameFiles], facts: FactsByPath, label_set: LabelSet) -> set[Path]:

@@ -136,7 +136,7 @@ def read_values_and_label(
         kind = "trainIds" if train_ids else "label ids"
         raise DatasetError(
             f"{path} holds the value {seen}, which is not among the {kind} of {label_set.name} "
-            f"({known_values(table)}); correct the file, or give its classes (--labels FILE.yaml), or a model of them"
+            f"({known_values(table)}); correct the file, or give a model of its classes, or --labels FILE.yaml"
         )
     return values, label
 

@@ -43,7 +43,8 @@ def voc_color(index: int) -> tuple[int, int, int]:
 def _numbered(name: str, names: Sequence[str]) -> LabelSet:
     """Classes whose label id is their trainId, with VOC's colours; 255 is ignored."""
     rows = [LabelClass(label, index, index, voc_color(index)) for index, label in enumerate(names)]
-    return LabelSet(name, (*rows, LabelClass("ignored", IGNORE_INDEX, IGNORE_INDEX, (0, 0, 0))))
+    ignored = "ignored" if "ignored" not in names else "no class"
+    return LabelSet(name, (*rows, LabelClass(ignored, IGNORE_INDEX, IGNORE_INDEX, (0, 0, 0))))
 
 
 PASCAL_VOC = _numbered("pascal-voc", _VOC_NAMES)
@@ -64,6 +65,6 @@ def label_set_of_names(num_classes: int, names: Sequence[str] = ()) -> LabelSet:
         return CITYSCAPES
     if num_classes == PASCAL_VOC.num_classes and len(names) != num_classes:
         return PASCAL_VOC
-    if len(set(names)) != num_classes:
+    if not len(set(names)) == len(names) == num_classes or {"ignored", "no class"} <= set(names):
         names = [f"class {index}" for index in range(num_classes)]
     return _numbered("imported", names)

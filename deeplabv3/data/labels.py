@@ -185,6 +185,9 @@ class LabelSet:
     def without(self, names: Iterable[str]) -> LabelSet:
         """The same table with some classes ignored; the trainIds above them move down.
 
+        Args:
+            names: A class that is evaluated goes with all rows that count as it, any other row alone.
+
         Raises:
             DatasetError: A name is not that of a trained class, or no class would be left.
         """
@@ -194,6 +197,8 @@ class LabelSet:
         unknown = sorted(dropped - {row.name for row in self.classes if row.train_id != IGNORE_INDEX})
         if unknown:
             raise DatasetError(f"{self.name} trains no class {unknown[0]!r} to ignore; it has {', '.join(self.names)}")
+        whole = {row.train_id for row in self.evaluated if row.name in dropped}
+        dropped |= {row.name for row in self.classes if row.train_id in whole}
         kept = sorted({row.train_id for row in self.classes if row.name not in dropped} - {IGNORE_INDEX})
         if not kept:
             raise DatasetError(f"all {self.num_classes} classes of {self.name} are ignored; leave one to train")

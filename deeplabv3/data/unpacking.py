@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from deeplabv3.cores import given_or_cores
+from deeplabv3.data.cityscapes import IMAGES
 from deeplabv3.data.images import read_image
 from deeplabv3.data.loading import read_in_order
 from deeplabv3.data.packed import PackedSplit, Place, image_digest, read_packed_file, read_packed_image
@@ -34,8 +35,14 @@ def unpack_split(
 
     Raises:
         DatasetError: A frame is damaged.
-        OutputError: A file is there and holds something else, or cannot be written.
+        OutputError: A file is there and holds something else, or is of another data set, or cannot be written.
     """
+    own = {
+        out / path for frame in packed.frames for path in (frame.image.path, Path(frame.image.path).with_suffix(".png"))
+    }
+    for path in sorted((out / IMAGES / packed.folder.name).rglob("[!.]*")):
+        if path not in own and path.is_file():
+            raise OutputError(f"{path} is there already, of another data set; choose a folder of its own")
     workers = given_or_cores(num_workers)
     for _ in read_in_order(partial(unpack_frame, out=out), packed.places(), workers, attrgetter("frame.name")):
         if progress is not None:

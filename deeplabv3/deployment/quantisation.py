@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplabv3.data.cityscapes import Sample, find_samples
+from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.frames import read_image_of
 from deeplabv3.errors import DatasetError
 from deeplabv3.evaluation.evaluate import score_model
@@ -34,23 +35,20 @@ class Loss:
     miou_after: float
 
 
-def quantised(graph: bytes, data_dir: Path, num_frames: int) -> bytes:
+def quantised(graph: bytes, samples: Sequence[Sample]) -> bytes:
     """An ONNX model whose convolutions compute in 8 bits: weights a scale a channel, values a scale a tensor.
 
     Args:
         graph: The serialised ModelProto of float32.
-        data_dir: Data set in the Cityscapes layout; its training split shows the range of every value.
-        num_frames: How many frames are looked at, spread evenly over the split; all, where there are fewer.
+        samples: What `calibration_frames` chose: they show the range of every value.
 
     Returns:
         A serialised ModelProto that takes and gives the same.
 
     Raises:
-        DatasetError: A frame cannot be read, or there is none.
+        DatasetError: A frame cannot be read.
     """
     from onnxruntime import quantization
-
-    samples = calibration_frames(find_samples(data_dir, CALIBRATION_SPLIT), num_frames)
 
     class Frames(quantization.CalibrationDataReader):  # type: ignore[misc]  # it has no types
         """Calibration frames, one after the other, as ONNX Runtime asks for them."""
@@ -78,7 +76,11 @@ def quantised(graph: bytes, data_dir: Path, num_frames: int) -> bytes:
 
 
 def calibration_frames(samples: Sequence[Sample], number: int) -> list[Sample]:
-    """Some of the frames of a split, evenly spread, the first and the last among them."""
+    """Some of the frames of a split, evenly spread, the first and the last among them; all, where there are fewer.
+
+    Raises:
+        DatasetError: There is none.
+    """
     if not samples:
         raise DatasetError(f"the split {CALIBRATION_SPLIT} has no frames to calibrate with; give another data set")
     places = np.linspace(0, len(samples) - 1, min(number, len(samples))).round().astype(int)
@@ -91,12 +93,13 @@ def _frames(samples: Sequence[Sample]) -> Iterator[dict[str, Any]]:
         yield {"image": np.ascontiguousarray(image.transpose(2, 0, 1)[None])}  # (1, 3, H, W)
 
 
-def measured_loss(model: DeepLabV3, exported: ExportedModel, data_dir: Path) -> Loss:
-    """The mIoU of a checkpoint and of its int8 file on the validation split, at the labels' full size.
+def measured_loss(model: DeepLabV3, exported: ExportedModel, samples: Sequence[Sample]) -> Loss:
+    """The mIoU of a checkpoint and of its int8 file on some frames, at the labels' full size.
 
     Raises:
-        DatasetError: A frame cannot be read.
+        DatasetError: A frame cannot be read, or none shows a class that is scored.
     """
-    samples = find_samples(data_dir, SCORED_SPLIT)
     before, after = (score_model(one, samples, exported.label_set).miou for one in (model, exported))
+    if math.isnan(before):
+        raise DatasetError("no pixel of val is of a class that is scored, so what int8 costs is not known; see check")
     return Loss(before, after)

@@ -25,6 +25,7 @@ from deeplabv3.errors import DatasetError
 from deeplabv3.evaluation.confusion import Counts, no_counts
 from deeplabv3.evaluation.frames import FrameRecord, combined, count_frame, why_no_iiou_of
 from deeplabv3.evaluation.scores import Scores
+from deeplabv3.prediction.sources import files_below
 from deeplabv3.progress import Progress
 
 SUFFIX = ".png"
@@ -112,7 +113,7 @@ def prediction_files(folder: Path, samples: Iterable[Sample]) -> dict[str, list[
     """
     if not folder.is_dir():
         raise DatasetError(f"there is no folder {folder}; give the one that holds the predictions")
-    return files_of_frames(folder.rglob("*"), [sample.name for sample in samples])[0]
+    return files_of_frames(files_below(folder), [sample.name for sample in samples])[0]
 
 
 def score_files(

@@ -46,7 +46,7 @@ def backbone_file(backbone: str, weights: str) -> Path:
         weights: "imagenet", "imagenet-v2", or the path of a local file.
 
     Returns:
-        A file whose SHA-256 fits the digits in its name, if its name has any.
+        A file whose SHA-256 fits the digits in its name, if it is called as a published one.
 
     Raises:
         InputError: The name is unknown for this backbone, or nothing can be downloaded.
@@ -57,7 +57,8 @@ def backbone_file(backbone: str, weights: str) -> Path:
         if not path.is_file():
             names = ", ".join(FILES)
             raise InputError(f"backbone_weights is {weights!r}; give {names}, none, or the path of a file that exists")
-        return verified(path)
+        is_published = any(path.name in files.values() for files in FILES.values())
+        return verified(path) if is_published else path  # another's digits may be a date
     if backbone not in FILES[weights]:
         raise InputError(f"there are no {weights} weights of {backbone}; they exist for {', '.join(FILES[weights])}")
     path = cache_dir() / FILES[weights][backbone]
@@ -99,7 +100,7 @@ def load_backbone(backbone: ResNet | MobileNetV3, path: Path) -> None:
     faults = differences(ours, theirs, any_type=True)
     if "layer1.0.downsample.2.weight" in theirs:
         faults = "its shortcuts average (ResNet-D), and ours do not"
-    if faults and any(name.startswith(("backbone.", "encoder.")) for name in theirs):
+    if faults and any(name.startswith(_WHOLE_NETWORKS) for name in theirs):
         raise CheckpointError(f"{path} is a whole network and no backbone alone; begin with it by --weights {path}")
     if faults:
         advice = "give weights of its depth, at width 64"
@@ -109,6 +110,9 @@ def load_backbone(backbone: ResNet | MobileNetV3, path: Path) -> None:
             advice = "it has not the deep stem, so give --stem conv7"
         raise CheckpointError(f"{path} does not fit this backbone: {faults}; {advice}")
     backbone.load_state_dict(theirs)
+
+
+_WHOLE_NETWORKS = ("backbone.", "encoder.", "model/")  # what their names begin with, ours last
 
 
 def _of_deep_stem(name: str) -> str:

@@ -232,6 +232,7 @@ class ClipWriter:
         if self._file is None:
             self._file = self._begin(*picture.shape[:2])
         frame = _av().VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
         frame.pts, frame.time_base = place, 1 / self._rate
         with self._one_error(*picture.shape[:2]):
             self._container.mux(self._stream.encode(frame))
@@ -243,7 +244,9 @@ class ClipWriter:
         self._container = _av().open(file, "w", format="mp4", options=_PLAYABLE_SO_FAR if self._is_live else {})
         held = {"rc-lookahead": "5"} if self._is_live else {}  # frames; 40 are 20 s of a network of 2 a second
         with self._one_error(height, width):
-            self._stream = self._container.add_stream("libx264", rate=self._rate, options={"crf": "18", **held})
+            self._stream = self._container.add_stream(
+                "libx264", rate=self._rate, options={"crf": "18", **_COLORS, **held}
+            )
         self._stream.height, self._stream.width = height, width
         self._stream.pix_fmt = "yuv420p"
         self._output.push(self._end)
@@ -268,6 +271,10 @@ class ClipWriter:
         with suppress(OSError, _av().FFmpegError) if kind else nullcontext():
             self._container.mux(self._stream.encode())
             self._container.close()
+
+
+_COLORS = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv"}
+"""What the stream says of itself; players guess otherwise, by its size."""
 
 
 def _av() -> Any:

@@ -5,6 +5,7 @@ Shape letters: N batch, K classes, H and W pixels, h and w a window or a feature
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,9 @@ from deeplabv3.progress import track
 
 Model = DeepLabV3 | ExportedModel
 """What predicts: a network in evaluation mode, or an exported file."""
+
+Job = tuple[Path | Live, Results | VideoResult]
+"""What is predicted, and where that goes."""
 
 WHOLE_FRAME = InferenceConfig()
 """One look at the whole frame, at the output stride of training."""
@@ -228,14 +232,15 @@ def predict(config: PredictConfig) -> list[Path]:
             model, label_set = load_for_inference(config.model, config.inference)
         broken: list[DatasetError] = []
         with ending_together():
-            for source, result in track(share_of(todo), "predicting"):
+            for source, result in _shown(share_of(todo)):
+                segment = partial(_segmented, model, source, config)
                 try:
                     if isinstance(result, VideoResult):
-                        segment = partial(predict_image, model, inference=config.inference)
                         predict_video(source, result.overlay, segment, label_set, config)
                         continue
                     assert isinstance(source, Path)
-                    image, prediction = _segmented(model, source, config)
+                    image = read_image(source, max_pixels=config.max_pixels)
+                    prediction = segment(image)
                 except DatasetError as error:  # one broken file must not cost the others their results
                     broken.append(_with_way_out(error))
                     continue
@@ -244,21 +249,30 @@ def predict(config: PredictConfig) -> list[Path]:
     if broken and len(jobs) == 1:
         raise broken[0]
     if broken:
-        raise DatasetError(f"{broken[0]} ({len(broken)} of {len(jobs)} files are broken; the others are written)")
+        others = "; the others are written" if len(broken) < len(jobs) else ""
+        head = f"{broken[0]} ({len(broken)} of {len(jobs)} files cannot be used{others})"
+        raise DatasetError("\n  ".join([head, *map(str, broken[1:])]))
     return [result.overlay for _, result in jobs]
 
 
-def _segmented(model: Model, path: Path, config: PredictConfig) -> tuple[Pixels, Pixels]:
-    """An image, RGB uint8 `(H, W, 3)`, and its trainIds, uint8 `(H, W)`.
+def _shown(jobs: Sequence[Job]) -> Iterator[Job]:
+    """The images behind a bar, and then the videos, each of which has its own."""
+    images = [job for job in jobs if isinstance(job[1], Results)]
+    yield from track(images, "predicting") if images else ()
+    yield from (job for job in jobs if isinstance(job[1], VideoResult))
+
+
+def _segmented(model: Model, source: Path | Live, config: PredictConfig, image: Pixels) -> Pixels:
+    """TrainIds, uint8 `(H, W)`, of an image of a source, RGB uint8 `(H, W, 3)`.
 
     Raises:
-        DatasetError: The file is broken, or too small for an exported model.
+        DatasetError: It is too small for an exported model.
     """
-    image = read_image(path, max_pixels=config.max_pixels)
     try:
-        return image, predict_image(model, image, config.inference)
+        return predict_image(model, image, config.inference)
     except DatasetError as error:
-        raise DatasetError(f"{path} cannot be segmented: {error}") from error
+        name = source.name if isinstance(source, Live) else source
+        raise DatasetError(f"{name} cannot be segmented: {error}") from error
 
 
 def _with_way_out(error: DatasetError) -> DatasetError:
@@ -267,7 +281,7 @@ def _with_way_out(error: DatasetError) -> DatasetError:
     return DatasetError(f"{error}, or raise --max-pixels") if is_large else error
 
 
-def _jobs(config: PredictConfig) -> list[tuple[Path | Live, Results | VideoResult]]:
+def _jobs(config: PredictConfig) -> list[Job]:
     """Every source with its results, of which none is there unless that is wanted."""
     videos, others = find_videos(config.inputs, leave_out=(config.out, VIDEO_RESULT))
     images = find_images(others, leave_out=[config.out / kind for kind in KINDS])
@@ -275,7 +289,7 @@ def _jobs(config: PredictConfig) -> list[tuple[Path | Live, Results | VideoResul
     names = [Path(video.name) if isinstance(video, Live) else video for video in videos]
     results += [VideoResult(config.out, stem) for stem in result_stems(names, VIDEO_RESULT)]
     require_writable(config.out)
-    jobs: list[tuple[Path | Live, Results | VideoResult]] = list(zip([*images, *videos], results, strict=True))
+    jobs: list[Job] = list(zip([*images, *videos], results, strict=True))
     require_other_files([source for source, _ in jobs], [result.paths for _, result in jobs])
     if not config.overwrite:  # a recording is not gone on with: what was live then is over
         new = [result for source, result in jobs if isinstance(source, Live) or not config.resume]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +75,7 @@ def with_entries(picture: Pixels, entries: Sequence[tuple[Color, str]], font_pix
     Returns:
         RGB uint8, higher than the picture, and wider if the picture is narrower than one entry.
     """
-    font = ImageFont.load_default(font_pixels)
+    font = font_for("".join(text for _, text in entries), font_pixels)
     side, row, gap = (pixels * font_pixels // FONT_PIXELS for pixels in (_SWATCH_PIXELS, _ROW_PIXELS, 4))
     cell = max((int(font.getlength(text)) for _, text in entries), default=0) + side + 5 * gap + 2
     width = max(picture.shape[1], cell)
@@ -87,6 +89,16 @@ def with_entries(picture: Pixels, entries: Sequence[tuple[Color, str]], font_pix
         draw.rectangle((x, y + gap, x + side, y + gap + side), fill=color, outline=INK)
         draw.text((x + side + gap + gap // 2, y + gap // 2), text, fill=INK, font=font)
     return np.asarray(canvas)
+
+
+def font_for(text: str, pixels: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """A font of a height in pixels that has the letters of a text, as far as one is there."""
+    if not text.isascii():  # Pillow's own has no more
+        found = find_spec("matplotlib")
+        for folder in (found and found.submodule_search_locations) or ():
+            with suppress(OSError):
+                return ImageFont.truetype(Path(folder) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", pixels)
+    return ImageFont.load_default(pixels)
 
 
 def save_picture(path: Path, picture: Pixels) -> None:

@@ -31,7 +31,7 @@ from deeplabv3.prediction.results import Results
 from deeplabv3.records import to_record
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """What a model sees in an image.
 
@@ -75,6 +75,8 @@ class Prediction:
 
     def save(self, folder: str | Path, name: str) -> tuple[Path, Path, Path]:
         """Write `labelIds/NAME.png`, `color/NAME.png` and `overlay/NAME.png`, and return their paths.
+
+        Files of these names are replaced.
 
         Raises:
             OutputError: A file cannot be written.
@@ -179,6 +181,7 @@ class DeepLabV3(deeplab.DeepLabV3):
 
         Raises:
             OutputError: A file cannot be written.
+            NonFiniteError, InputError: As of `save`.
         """
         self.save(Path(folder) / hub.FILE)
         write_whole(Path(folder) / hub.CARD, hub.card(self.config, self.label_set, scores, licence, repository))
@@ -203,7 +206,8 @@ class DeepLabV3(deeplab.DeepLabV3):
             Its address.
 
         Raises:
-            InputError: The extra is not installed, the name has another form, or the Hub refuses.
+            InputError: The extra is not installed, the name has another form, or the Hub refuses; or as of `save`.
+            NonFiniteError: As of `save`.
         """
         if not hub.is_repository(repository):
             raise InputError(f"repository is {repository!r}; give OWNER/NAME")
@@ -273,6 +277,10 @@ def _pixels(image: Pixels | Image.Image | str | Path) -> Pixels:
     if isinstance(image, Image.Image):
         with one_error(Path("the image")):
             return as_shown(image)
+    if not isinstance(image, np.ndarray):
+        raise InputError(
+            f"an image of type {type(image).__name__} was given; give an array, an image of Pillow's or a path"
+        )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InputError(f"an image of {image.dtype} {image.shape} was given; uint8 (H, W, 3) is needed, RGB of 0..255")
-    return image
+    return image.copy()  # a camera's buffer may hold another one soon

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
+import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from deeplabv3.data.cityscapes import frame_name
+from deeplabv3.data.cityscapes import IMAGES, frame_name
 from deeplabv3.data.images import SUFFIXES
 from deeplabv3.errors import InputError
 from deeplabv3.prediction.clips import SUFFIXES as VIDEO_SUFFIXES
@@ -30,17 +31,33 @@ def find_images(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[P
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            matches = sorted(file for file in path.rglob("*") if _is_input(file, results))
+            own = path / IMAGES  # of a data set, whose labels are no photos
+            matches = sorted(file for file in files_below(own if own.is_dir() else path) if _is_input(file, results))
         elif path.is_file():
             matches = [path]
         else:
             matches = sorted(file for file in map(Path, glob.glob(text, recursive=True)) if _is_input(file, results))
         if not matches:
             what = "no image is found for" if glob.has_magic(text) or path.is_dir() else "there is no file or folder"
-            raise InputError(f"{what} {text!r}; give a file, a folder or a pattern of {', '.join(SUFFIXES)}")
+            videos = sum(file.suffix.lower() in VIDEO_SUFFIXES for file in path.glob("*")) if path.is_dir() else 0
+            also = f", or '{text}/*.mp4' for its {videos} videos" if videos else ""
+            raise InputError(f"{what} {text!r}; give a file, a folder or a pattern of {', '.join(SUFFIXES)}{also}")
         for match in matches:
             found.setdefault(match.resolve(), match)
     return list(found.values())
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files in a folder and those below, links to folders followed once each, hidden folders left out."""
+    seen: set[str] = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        real = os.path.realpath(root)
+        if real in seen:  # a link leads to it, or round in a circle
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(root) / name for name in files)
 
 
 def find_videos(

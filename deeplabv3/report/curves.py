@@ -102,14 +102,14 @@ def plot_losses(history: History, path: Path) -> None:
     """
     figure = new_figure(11, 4.2)
     left, right = figure.subplots(1, 2)
-    limit = loss_limit(history)
+    limit, is_cut = loss_limit(history), False
     for name, label, color in (("train_loss", "training", TRAIN), ("val_loss", "validation", VALIDATION)):
         points = points_of(history, name)
         epochs, values = [epoch for epoch, _ in points], [min(value, limit) for _, value in points]
         left.plot(epochs, values, color=color, marker=".", markersize=7, label=label)
         cut = [epoch for epoch, value in points if value > limit]
-        label = "above the scale" if cut else ""
-        left.plot(cut, [limit] * len(cut), color=color, linestyle="", marker="^", markersize=8, label=label)
+        left.plot(cut, [limit] * len(cut), color=color, linestyle="", marker="^", markersize=8)
+        is_cut |= bool(cut)
     left.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.02, 0.99), ncols=4, labelcolor=INK)
     left.set(ylim=(0, 1.05 * limit))
     points = [(epoch, 100 * value) for epoch, value in points_of(history, "miou")]
@@ -123,7 +123,8 @@ def plot_losses(history: History, path: Path) -> None:
     for axes, title in ((left, "cross-entropy a pixel"), (right, "validation mIoU, %")):
         bare(axes)
         axes.set_title(title, loc="left", color=INK, size=11, weight="bold", pad=10)
-        axes.set_xlabel("epoch", color=MUTED)
+        note = " (\N{BLACK UP-POINTING TRIANGLE}: above the scale)" if is_cut and axes is left else ""
+        axes.set_xlabel(f"epoch{note}", color=MUTED)
         axes.set_xticks(epoch_ticks(history[0]["epoch"], history[-1]["epoch"]))
         axes.grid(axis="y", color=GRID)
     write_whole(path, as_png(figure))

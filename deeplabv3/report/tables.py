@@ -16,7 +16,8 @@ def score_table(scores: Scores) -> str:
     "-" stands for what does not occur, and an empty place for what has no instances. Where the instance-weighted scores
     are not available, there is no column for them and the last line says why.
     """
-    width = max(len(name) for name in (*scores.class_iou, *scores.category_iou))
+    titles = ("class", "mIoU", *(["category"] if scores.category_iou else []))
+    width = max(len(name) for name in (*scores.class_iou, *scores.category_iou, *titles))
     lines = _block("class", scores.class_iou, scores.class_iiou, ("mIoU", scores.miou, scores.mean_class_iiou), width)
     if scores.category_iou:
         means = ("mean", scores.mean_category_iou, scores.mean_category_iiou)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from deeplabv3.data.cityscapes import Sample
 from deeplabv3.data.frames import read_image_of
@@ -17,7 +17,7 @@ from deeplabv3.data.images import Pixels
 from deeplabv3.data.labels import IGNORE_INDEX, LabelSet
 from deeplabv3.errors import DatasetError
 from deeplabv3.evaluation.scores import FrameScore
-from deeplabv3.prediction.render import BACKGROUND, FONT_PIXELS, INK, colorize, with_entries
+from deeplabv3.prediction.render import BACKGROUND, FONT_PIXELS, INK, colorize, font_for, with_entries
 from deeplabv3.report.markup import drawable, percents
 
 PAGE_SIDE, FILE_SIDE, LEAST_FILE_SIDE = 640, 1024, 480
@@ -156,7 +156,7 @@ def strip(frame: ShownFrame, label_set: LabelSet) -> Pixels:
     pictures = (panels.image, *(colorize(ids, label_set) for ids in panels[1:3]), panels.errors)
     height, width = panels.label.shape
     font_pixels = max(FONT_PIXELS, max(height, width) // 36)
-    font, title_font = ImageFont.load_default(font_pixels), ImageFont.load_default(font_pixels * 4 // 3)
+    font, title_font = font_for("", font_pixels), font_for(frame.score.name, font_pixels * 4 // 3)
     gap, line, margin = font_pixels // 2, font_pixels * 3 // 2, font_pixels
     title = f"{drawable(frame.score.name)}   mIoU {percents(frame.score.miou)} %"
     column = max(width, *(math.ceil(font.getlength(caption)) for caption in CAPTIONS))

@@ -181,11 +181,15 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(ValidationError)
     async def not_possible(_: Request, error: Any) -> Response:
         first = error.errors()[0]
-        return answer(422, f"{first['loc'][-1]} is {str(first['input'])[:80]!r}; {first['msg']}")
+        name, seen = str(first["loc"][-1])[:80], str(first["input"])[:80]
+        if first["type"] == "extra_forbidden":
+            return answer(422, f"there is no field {name!r}; there are {', '.join(Wanted.model_fields)}")
+        return answer(422, f"{name} is {seen!r}; {first['msg'].removesuffix(', unable to interpret input')}")
 
     @app.exception_handler(HTTPException)
     async def no_such_thing(request: Request, error: HTTPException) -> Response:
-        texts = {404: "there is nothing at this address; see /docs", 405: "the address takes another method; see /docs"}
+        method = (error.headers or {}).get("Allow", "another method")
+        texts = {404: "there is nothing at this address; see /docs", 405: f"the address takes {method}; see /docs"}
         return answer(error.status_code, texts.get(error.status_code, "the request cannot be served"), error.headers)
 
     @app.exception_handler(ClientDisconnect)

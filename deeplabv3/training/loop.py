@@ -118,8 +118,9 @@ def _train(config: TrainConfig, make_folders: Callable[[RunPaths], None]) -> lis
                         rate = rate_at(step, position.num_overflowed)
                         outcomes.append(train_step(learner, batch, rate, step, config, class_weights))
                         settle(outcomes, position, leave=1)  # the device works on that one meanwhile
-                        note = f"loss {position.mean_loss:.3f}, rate {rate:.2g}, {watch.summary()}"
-                        bar.advance(note=f"{note}, {watch.time_left(total_steps - step - 1)} left")
+                        loss = f"loss {position.mean_loss:.3f}, " if position.batch > position.num_skipped else ""
+                        left = watch.time_left(total_steps - step - 1)
+                        bar.advance(note=f"{loss}rate {rate:.2g}, {watch.summary()}, {left} left of the run")
                 settle(outcomes, position)
                 stop.check()
 

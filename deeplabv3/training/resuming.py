@@ -88,7 +88,8 @@ def _fitting(
     if next_step <= last_step:
         raise InputError(
             f"{paths.last} was saved after step {last_step}, and with {now} its next epoch would end at step "
-            f"{next_step}; keep the batch size and the images, or begin a new run with --weights {paths.last}"
+            f"{next_step}; keep the images and the options that it began with, as by --config {paths.config}, or begin "
+            f"a new run with --weights {paths.last}"
         )
     first_step = position.epoch * paths.steps_per_epoch + position.batch
     if before != now and _leaves_steps_out(config, paths.steps_per_epoch, last_step, first_step):
@@ -162,7 +163,7 @@ def _place_to_go_on(
         images = "restore the images under their names, and their labels, or add --skip-bad to begin that epoch anew"
         raise InputError(
             f"{paths.last} was saved within an epoch of {before} and cannot go on in one of {now}; "
-            + (images if is_as_large else "give the batch size that it had")
+            + (images if is_as_large else f"give the options that it began with, as by --config {paths.config}")
         )
     done = f"the weights as they were after {position.batch} of its batches"
     return position.begun_anew(), f"epoch {position.epoch + 1} begins anew, from {done}"

@@ -262,6 +262,15 @@ def test_own_ids_are_not_taken_for_train_ids(tmp_path, rng):
     own = LabelSet.from_dict({"classes": classes, "ignored_ids": [0, 1]})
     findings = check_dataset(tmp_path, ("train", "val"), own, num_workers=0)
     assert not findings.findings
+    for values in ([0, 1, 2, 3, 4], [4, 9, 10, 255]):
+        for path in tree.labels.values():
+            save(rng.choice(np.uint8(values), SIZE), path)
+        found = check_dataset(tmp_path, ("train", "val"), CITYSCAPES, num_workers=0).findings
+        assert len(found) == len(tree.labels)
+        assert all(one.text.endswith("; classes of your own are named with --labels FILE.yaml") for one in found)
+    narrow = LabelSet.from_dict({"classes": classes, "ignored_ids": [0]})  # no 255
+    (first, *_) = check_dataset(tmp_path, ("train", "val"), narrow, num_workers=0).findings
+    assert first.text.endswith(": correct it, or add to classes or ignored_ids")
 
 
 def test_train_id_files_and_own_classes(tmp_path, rng):

@@ -115,9 +115,13 @@ def test_missing_file(tmp_path):
         read_label_set(tmp_path / "none.yaml")
 
 
-@pytest.mark.parametrize("dropped", ["a", "b"])
-def test_value_that_two_classes_share_stays_while_one_of_them_is_trained(dropped):
+@pytest.mark.parametrize(("dropped", "left", "table"), [("a", ["c"], [255, 0]), ("b", ["a", "c"], [0, 1])])
+def test_class_goes_with_all_that_counts_as_it(dropped, left, table):
+    """Labels in trainIds cannot tell what is merged, so there a class stays while one of its rows does."""
     rows = [
         LabelClass(name, id_, train_id, (0, 0, 0)) for name, id_, train_id in (("a", 1, 0), ("b", 2, 0), ("c", 3, 1))
     ]
-    assert LabelSet("own", tuple(rows)).without([dropped]).train_id_of_file[:2].tolist() == [0, 1]
+    labels = LabelSet("own", tuple(rows)).without([dropped])
+    assert list(labels.names) == left
+    assert labels.train_id_of_id[2] == IGNORE_INDEX
+    assert labels.train_id_of_file[:2].tolist() == table

@@ -282,6 +282,7 @@ def test_pack_and_unpack_are_verbs(streets, tmp_path, capsys):
         (["pack", "{out}/none", "{out}"], "there is no folder"),
         (["pack", "{streets}", "{out}", "--splits", "[../x]"], "give names of folders"),
         (["pack", "{streets}", "{plain}"], "holds a data set as plain files; choose a folder of its own"),
+        (["pack", "{streets}", "{tmp}/other"], "other holds notes.txt, which is no packed split; choose a folder"),
         (["pack", "{streets}", "{file}"], "is a file; choose another one"),
         (["unpack", "{streets}", "{out}"], "is no packed data set"),
         (["unpack", "{out}/none", "{out}"], "there is no folder"),
@@ -290,9 +291,15 @@ def test_pack_and_unpack_are_verbs(streets, tmp_path, capsys):
     ],
 )
 def test_mistakes_are_one_line(streets, packed, tmp_path, capsys, words, message):
-    places = {name: tmp_path / name for name in ("out", "plain", "file")} | {"streets": streets, "packed": packed}
+    places = {name: tmp_path / name for name in ("out", "plain", "file")} | {
+        "streets": streets,
+        "packed": packed,
+        "tmp": tmp_path,
+    }
     (tmp_path / "plain" / "leftImg8bit").mkdir(parents=True)
     (tmp_path / "file").touch()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
     assert main([word.format(**places) for word in words]) == 2
     said = capsys.readouterr().err
     assert message in said

@@ -92,6 +92,16 @@ def test_unpacking_goes_on_and_overwrites_nothing(packed, tmp_path):
         unpack_split(split, tmp_path, num_workers=0)
 
 
+def test_data_sets_are_not_mixed_by_unpacking(packed, tmp_path):
+    split = read_index(packed / "val")
+    other = tmp_path / "leftImg8bit" / "val" / "ulm" / "ulm_0_leftImg8bit.png"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    with pytest.raises(OutputError, match="ulm_0_leftImg8bit.png is there already, of another data set; choose"):
+        unpack_split(split, tmp_path, num_workers=0)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [other]
+
+
 def test_packing_again_does_nothing(copy):
     data, out = copy
     assert pack(data, out)

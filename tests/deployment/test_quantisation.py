@@ -1,8 +1,11 @@
 """An int8 file: convolutions of 8 bits, ranges from frames of the training split, and what it costs told."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from deeplabv3.cli import main
 from deeplabv3.config import EvaluateConfig
@@ -31,7 +34,7 @@ def int8(labels_onnx, streets):
     record = next(entry.value for entry in model.metadata_props if entry.key == RECORD_KEY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quantisation, "read_image_of", reading)
-        graph = quantised(labels_onnx.read_bytes(), streets, 2)
+        graph = quantised(labels_onnx.read_bytes(), calibration_frames(find_samples(streets, "train"), 2))
     return sealed_onnx(graph, record), seen
 
 
@@ -59,10 +62,17 @@ def test_labels_are_nearly_those_of_float32(int8, onnx_model, labels_onnx, stree
 
 
 def test_loss_is_that_of_evaluate(network, onnx_model, checkpoint, streets):
-    loss = measured_loss(network, onnx_model, streets)
+    loss = measured_loss(network, onnx_model, find_samples(streets, "val"))
     expected = evaluate(EvaluateConfig(data_dir=streets, model=checkpoint, num_workers=0)).miou
     assert loss.miou_before == pytest.approx(expected, abs=1e-12)
     assert loss.miou_after == pytest.approx(expected, abs=1e-3)
+
+
+def test_loss_on_frames_without_a_class_is_told(network, onnx_model, streets, tmp_path):
+    Image.fromarray(np.zeros((64, 96), np.uint8)).save(tmp_path / "empty.png")
+    (sample, *_) = find_samples(streets, "val")
+    with pytest.raises(DatasetError, match="^no pixel of val is of a class that is scored, so what int8 costs is not"):
+        measured_loss(network, onnx_model, [replace(sample, label_path=tmp_path / "empty.png")])
 
 
 def test_frames_are_spread_over_the_split(streets):

@@ -201,6 +201,8 @@ def test_label_set_follows_the_number_of_classes():
     assert label_set_of_names(21) is PASCAL_VOC
     assert label_set_of_names(3, ["a", "b", "c"]).names == ("a", "b", "c")
     assert label_set_of_names(3, ["a", "b"]).names == ("class 0", "class 1", "class 2")
+    assert label_set_of_names(2, ["a", "a", "b"]).names == ("class 0", "class 1")
+    assert label_set_of_names(2, ["road", "ignored"]).names == ("road", "ignored")
     assert label_set_of_names(19, [f"thing {index}" for index in range(19)]).names[0] == "thing 0"
 
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 import pytest
 import torch
 
+import deeplabv3
 from deeplabv3.config import BACKBONES, ModelConfig
 from deeplabv3.errors import CheckpointError, InputError
 from deeplabv3.files import cache_dir
@@ -64,6 +65,20 @@ def test_file_is_downloaded_once(published, tmp_path):
     assert path.read_bytes() == published.read_bytes()
     published.unlink()
     assert backbone_file("resnet18", "imagenet") == path
+
+
+def test_digits_of_another_name_may_be_a_date(tmp_path):
+    (tmp_path / "resnet18-20240101.pth").touch()
+    assert backbone_file("resnet18", str(tmp_path / "resnet18-20240101.pth")).name == "resnet18-20240101.pth"
+
+
+def test_own_checkpoint_is_no_backbone(tmp_path):
+    model = deeplabv3.DeepLabV3(ModelConfig(backbone="resnet18", aspp_channels=8))
+    model.save(tmp_path / "own.safetensors")
+    with pytest.raises(
+        CheckpointError, match="own.safetensors is a whole network and no backbone alone; begin with it"
+    ):
+        load_backbone(model.backbone, tmp_path / "own.safetensors")
 
 
 def test_cache_follows_the_users_settings(monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 import re
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from deeplabv3.model.checkpoint import write_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.prediction import predictor
 from deeplabv3.prediction.predictor import predict, predict_image
-from deeplabv3.prediction.render import class_shares, colorize, overlay, with_legend
+from deeplabv3.prediction.render import class_shares, colorize, overlay, with_entries, with_legend
 from deeplabv3.prediction.sources import find_images, result_stems
 from deeplabv3.records import to_record
 
@@ -53,6 +54,35 @@ def test_files_folders_and_patterns_are_found_once(folder):
     found = find_images([str(folder / "b.png"), str(folder), str(folder / "*.jpg")])
     assert [path.name for path in found] == ["b.png", "a.jpg", "c_leftImg8bit.png"]
     assert [path.name for path in find_images([str(folder / "**" / "*.png")])] == ["b.png", "c_leftImg8bit.png"]
+
+
+def test_photos_of_a_data_set_are_found_and_not_its_labels(streets):
+    found = find_images([str(streets)])
+    assert len(found) == 9
+    assert all(path.name.endswith("_leftImg8bit.png") for path in found)
+
+
+def test_folder_of_videos_alone_says_how_they_are_meant(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(InputError, match=f"no image is found for .*, or '{tmp_path}/\\*.mp4' for its 1 videos$"):
+        find_images([str(tmp_path)])
+
+
+def test_names_in_any_letters_of_europe_are_drawn():
+    """As boxes, all letters would look alike."""
+    picture = np.zeros((40, 400, 3), np.uint8)
+    drawn = [with_entries(picture, [((0, 0, 0), text)]) for text in ("\u00df\u00f6", "\u00f6\u00df", "\u0159\u017e")]
+    assert all((one != other).any() for one, other in pairwise(drawn))
+
+
+def test_links_are_followed_and_hidden_folders_left_out(folder, tmp_path):
+    for place in ("else", "in/.hidden"):
+        (tmp_path / place).mkdir()
+        shutil.copy(folder / "b.png", tmp_path / place / "d.png")
+    (folder / "link").symlink_to(tmp_path / "else")
+    (tmp_path / "else" / "round").symlink_to(folder)
+    wanted = ["a.jpg", "b.png", "deep/c_leftImg8bit.png", "link/d.png"]
+    assert [path.relative_to(folder).as_posix() for path in find_images([str(folder)])] == wanted
 
 
 @pytest.mark.parametrize(
@@ -138,7 +168,7 @@ def test_name_may_be_as_long_as_a_file_system_takes(config, folder):
 
 def test_broken_image_is_named_and_the_others_are_written(config, folder):
     (folder / "b.png").write_bytes(b"no image")
-    with pytest.raises(DatasetError, match=r"b.png .*\(1 of 3 files are broken; the others are written\)"):
+    with pytest.raises(DatasetError, match=r"b.png .*\(1 of 3 files cannot be used; the others are written\)"):
         predict(config)
     assert {path.stem for path in (config.out / "labelIds").iterdir()} == {"a", "c"}
 
@@ -153,7 +183,9 @@ def test_image_that_a_model_does_not_take_is_named_and_the_others_are_written(co
         return real(model, image, inference)
 
     monkeypatch.setattr(predictor, "predict_image", needs_two_pixels)
-    with pytest.raises(DatasetError, match=r"c_leftImg8bit.png cannot be segmented: .* too small \(1 of 3 files are"):
+    with pytest.raises(
+        DatasetError, match=r"c_leftImg8bit.png cannot be segmented: .* too small \(1 of 3 files cannot"
+    ):
         predict(config)
     assert {path.stem for path in (config.out / "labelIds").iterdir()} == {"a", "b"}
 

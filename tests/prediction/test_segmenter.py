@@ -53,6 +53,16 @@ def test_prediction_is_that_of_predict_image(model, image):
     assert sum(prediction.shares.values()) == pytest.approx(1)
 
 
+def test_prediction_keeps_its_image(model, image):
+    """A camera's buffer holds the next one by then."""
+    before, buffer = image.copy(), image.copy()
+    prediction = model.predict(buffer)
+    buffer[:] = 0
+    np.testing.assert_array_equal(prediction.image, before)
+    assert prediction == prediction
+    assert prediction != model.predict(before)
+
+
 def test_probabilities_on_request(model, image):
     prediction = model.predict(image, probabilities=True)
     assert prediction.probabilities.shape == (19, 40, 56)

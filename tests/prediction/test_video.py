@@ -176,9 +176,33 @@ def test_file_that_is_no_video_costs_the_others_nothing(config, scenes, clip, tm
     (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])  # its index is at the end
     write_clip(tmp_path / "short.mp4", scenes[:2])
     inputs = (str(tmp_path / "cut.mp4"), str(tmp_path / "short.mp4"))
-    with pytest.raises(DatasetError, match=r"cut.mp4 is no video that can be read .*\(1 of 2 files are broken"):
+    with pytest.raises(DatasetError, match=r"cut.mp4 is no video that can be read .*\(1 of 2 files cannot be used"):
         predict(replace(config, inputs=inputs))
     assert [path.name for path in config.out.iterdir()] == ["short_overlay.mp4"]
+
+
+def test_colours_are_those_that_players_assume(tmp_path):
+    """Of a frame that says nothing of its colours, they guess by its size."""
+    av = pytest.importorskip("av")
+    picture = np.full((720, 1280, 3), (220, 20, 60), np.uint8)
+    with av.open(str(write_clip(tmp_path / "c.mp4", [picture]))) as container:
+        frame = next(container.decode(video=0))
+        assert (int(frame.colorspace), int(frame.color_range)) == (1, 1)  # BT.709, of 16 to 235
+        seen = frame.reformat(format="rgb24", src_colorspace="ITU709").to_ndarray()
+    assert mean_error(seen, picture) < 3
+
+
+def test_videos_that_a_model_does_not_take_are_named(config, clip, scenes, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise DatasetError("an image of 16x16 pixels is too small")
+
+    monkeypatch.setattr("deeplabv3.prediction.predictor.predict_image", refuse)
+    other = write_clip(tmp_path / "other.mp4", scenes[:1])
+    with pytest.raises(
+        DatasetError,
+        match=r"/drive.mp4 cannot be segmented: .* small \(2 of 2 files cannot be used\)\n  .*other.mp4 cannot",
+    ):
+        predict(replace(config, inputs=(str(clip), str(other))))
 
 
 def test_video_is_not_overwritten_but_gone_on_with(config, clip):
@@ -193,7 +217,7 @@ def test_video_is_not_overwritten_but_gone_on_with(config, clip):
 def test_interrupted_video_leaves_nothing(config, clip, monkeypatch):
     seen = []
 
-    def interrupted(_, image, **__):
+    def interrupted(_, image, __):
         seen.append(image)
         if len(seen) == ROOM + 3:  # what is full behind the network has let one through
             assert list(config.out.glob(".*.partial"))

@@ -3,7 +3,7 @@ import json
 
 from PIL import Image
 
-from deeplabv3.data.labels import CITYSCAPES
+from deeplabv3.data.labels import CITYSCAPES, LabelClass, LabelSet
 from deeplabv3.evaluation.confusion import no_counts
 from deeplabv3.evaluation.scores import scores_from
 from deeplabv3.report.curves import COLUMNS, plot_losses, write_log, write_losses
@@ -34,6 +34,14 @@ def test_same_history_is_the_same_picture(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size == (1650, 630)
+
+
+def test_columns_stand_below_their_heads_whatever_the_names():
+    short = LabelSet("short", (LabelClass("a", 1, 0, (0, 0, 0)), LabelClass("b", 0, 255, (0, 0, 0))))
+    counts = no_counts(short)
+    counts[1, 1] = 1
+    head, _, row, _, mean, *_ = score_table(scores_from(counts, short)).splitlines()
+    assert {line.index(text) + len(text) for line, text in ((head, "IoU %"), (row, "100.00"), (mean, "100.00"))} == {14}
 
 
 def test_absent_class_is_a_dash_in_the_table():

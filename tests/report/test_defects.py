@@ -41,6 +41,13 @@ def test_balance_is_drawn_whatever_there_is(tmp_path, rng, splits, defects):
     assert Image.open(io.BytesIO(picture)).size == (1500, 1066)
 
 
+def test_balance_of_any_splits_is_drawn(tmp_path, rng):
+    """Names that are no formulas, and more splits than there are kinds of marks."""
+    Tree(tmp_path, rng)
+    splits = ("a$b^$", "train", "val", *"123456")
+    assert balance_png(check_dataset(tmp_path, splits, CITYSCAPES))
+
+
 def test_name_that_cannot_be_printed_is_one_line(tmp_path, rng):
     tree = Tree(tmp_path, rng)
     path = tree.images[tree.take()]

@@ -60,7 +60,7 @@ def test_form_with_a_file_and_fields(served):
     [
         ("?output=mask", "output is 'mask'; Input should be 'label_ids', 'color', 'overlay', 'shares' or"),
         ("?opacity=2", "opacity is '2'; Input should be less than or equal to 1"),
-        ("?path=/etc/passwd", "path is '/etc/passwd'; Extra inputs are not permitted"),
+        ("?path=/etc/passwd", "there is no field 'path'; there are output, classes, opacity, legend"),
         ("?output=probabilities", "classes has ''; give one or more of road, sidewalk, building"),
         ("?output=probabilities&classes=road,moon", "classes has 'moon'; give one or more of road, sidewalk"),
     ],
@@ -74,7 +74,10 @@ def test_impossible_parameter_is_refused(served, query, message):
 def test_impossible_field_is_refused(served):
     body, kind = form(("image", "street.png", IMAGE), ("url", None, b"http://127.0.0.1/"))
     reply = served.segment(body, Content_Type=kind)
-    assert (reply.status, reply.json) == (422, {"error": "url is 'http://127.0.0.1/'; Extra inputs are not permitted"})
+    assert (reply.status, reply.json) == (
+        422,
+        {"error": "there is no field 'url'; there are output, classes, opacity, legend"},
+    )
 
 
 def test_no_parameter_is_a_path_or_an_address(served):

@@ -54,7 +54,7 @@ def test_epoch_of_a_frame_that_is_left_out_begins_anew(stopped_in_second_epoch, 
     find_samples(config.data_dir, "train")[0].image_path.write_bytes(b"")
     with pytest.raises(DatasetError, match="it has 0 bytes; .*\nmend them, or add --skip-bad"):
         train(config)
-    with pytest.raises(InputError, match="cannot go on in .*; give the batch size that it had"):
+    with pytest.raises(InputError, match="cannot go on in .*; give the options that it began with"):
         train(replace(config, skip_bad=True, batch_size=2))
     history = train(replace(config, skip_bad=True))
     err = capsys.readouterr().err
