@@ -104,7 +104,10 @@ def test_auxiliary_head_of_the_file_is_trained_along(config, tmp_path):
 
 
 def test_description_of_the_network_is_refused(config):
-    with pytest.raises(InputError, match="backbone is given, but the network is that of --weights .*; leave it out"):
+    with pytest.raises(
+        InputError,
+        match="backbone is given, by an option or a recipe, but the network is that of --weights .*; leave it out",
+    ):
         train(replace(config, model=ModelConfig(backbone="resnet50")))
 
 
