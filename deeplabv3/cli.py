@@ -110,7 +110,7 @@ def run_pack(config: PackConfig) -> None:
 def run_unpack(config: UnpackConfig) -> None:
     """Unpack each split, and say where it is."""
     from deeplabv3.data.packed import packed_splits, read_index
-    from deeplabv3.data.unpacking import unpack_split
+    from deeplabv3.data.unpacking import require_own_folder, unpack_split
     from deeplabv3.progress import Progress
 
     splits = packed_splits(config.data_dir)
@@ -120,8 +120,9 @@ def run_unpack(config: UnpackConfig) -> None:
         raise InputError(f"{config.data_dir} is no packed data set; give the folder that deeplabv3 pack has written")
     if config.out.resolve().is_relative_to(config.data_dir.resolve()):
         raise InputError(f"{config.out} lies in the packed data set {config.data_dir}; choose a folder outside it")
-    for split in splits:
-        packed = read_index(config.data_dir / split)
+    indices = [read_index(config.data_dir / split) for split in splits]
+    require_own_folder(indices, config.out)
+    for split, packed in zip(splits, indices, strict=True):
         with Progress(f"unpacking {split}", len(packed.frames)) as progress:
             unpack_split(packed, config.out, num_workers=config.num_workers, progress=progress.advance)
         print(f"{config.out}: {len(packed.frames):,} frames of {split}")

@@ -27,8 +27,9 @@ def guarded(program: str, run: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # 128 and SIGPIPE, which not every system has
     except OSError as error:
-        what = f"{error.filename or 'a file'}: {error.strerror or error}"
-        print(f"{program}: error: {what}; look at the path, its permissions and the disk", file=sys.stderr)
+        advice = "; look at the path, its permissions and the disk" if error.filename else ""
+        where = error.filename or "the system refuses"
+        print(f"{program}: error: {where}: {error.strerror or error}{advice}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

@@ -1,8 +1,10 @@
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from deeplabv3 import config
 from deeplabv3.config import (
     CheckConfig,
     DemoConfig,
@@ -159,6 +161,22 @@ def test_impossible_model(changed, message):
 def test_impossible_training(changed, message):
     with pytest.raises(InputError, match=message):
         TrainConfig(data_dir=Path("d"), run_dir=Path("r"), **changed)
+
+
+@pytest.mark.parametrize("cls", [value for value in vars(config).values() if is_dataclass(value)])
+def test_paths_may_be_texts_and_tuples_lists(cls):
+    """Of every configuration, each such field by itself."""
+    wanted = {
+        item.name: "x" if str(item.type).startswith("Path") else []
+        for item in fields(cls)
+        if item.type in ("Path", "Path | None") or str(item.type).startswith("tuple")
+    }
+    made = object.__new__(cls)
+    for item in fields(cls):
+        object.__setattr__(made, item.name, wanted.get(item.name))
+    with suppress(Exception):  # the rest of it is not given
+        made.__post_init__()
+    assert all(getattr(made, name) == (Path("x") if value == "x" else ()) for name, value in wanted.items())
 
 
 def test_lists_from_python_are_tuples():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from deeplabv3.config.checks import with_plain_types
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreetsConfig:
@@ -26,6 +28,10 @@ class StreetsConfig:
     width: int = 512
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Take a text for the path that it is."""
+        with_plain_types(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
@@ -38,3 +44,7 @@ class DemoConfig:
 
     out: Path = Path("demo")
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Take a text for the path that it is."""
+        with_plain_types(self)

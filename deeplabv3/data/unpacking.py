@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from deeplabv3.cores import given_or_cores
-from deeplabv3.data.cityscapes import IMAGES
+from deeplabv3.data.cityscapes import IMAGES, LABELS
 from deeplabv3.data.images import read_image
 from deeplabv3.data.loading import read_in_order
 from deeplabv3.data.packed import PackedSplit, Place, image_digest, read_packed_file, read_packed_image
@@ -35,18 +35,32 @@ def unpack_split(
 
     Raises:
         DatasetError: A frame is damaged.
-        OutputError: A file is there and holds something else, or is of another data set, or cannot be written.
+        OutputError: A file is there and holds something else, or cannot be written.
     """
-    own = {
-        out / path for frame in packed.frames for path in (frame.image.path, Path(frame.image.path).with_suffix(".png"))
-    }
-    for path in sorted((out / IMAGES / packed.folder.name).rglob("[!.]*")):
-        if path not in own and path.is_file():
-            raise OutputError(f"{path} is there already, of another data set; choose a folder of its own")
     workers = given_or_cores(num_workers)
     for _ in read_in_order(partial(unpack_frame, out=out), packed.places(), workers, attrgetter("frame.name")):
         if progress is not None:
             progress(1)
+
+
+def require_own_folder(splits: Sequence[PackedSplit], out: Path) -> None:
+    """Refuse to unpack into a folder in which a split has other frames, which would be mixed with those.
+
+    Args:
+        splits: All that will be unpacked there.
+        out: The plain data set.
+
+    Raises:
+        OutputError: A file of another data set is there.
+    """
+    for packed in splits:
+        own = {out / file.path for frame in packed.frames for file in frame.files}
+        own |= {path.with_suffix(".png") for path in own}
+        kinds = [(IMAGES, "*"), *((LABELS, f"*{kind}.png") for kind in ("labelIds", "labelTrainIds", "instanceIds"))]
+        for folder, pattern in kinds:
+            for path in sorted((out / folder / packed.folder.name).rglob(pattern)):
+                if path not in own and path.is_file() and not path.name.startswith("."):
+                    raise OutputError(f"{path} is there already, of another data set; choose a folder of its own")
 
 
 def unpack_frame(place: Place, out: Path) -> None:

@@ -69,10 +69,9 @@ class WatchedDataset(Dataset[object]):
         except OSError as error:
             item = InputError(f"{error.filename or 'a file'}: {error.strerror or error}")
         except MemoryError:
-            if get_worker_info() is None:  # the program's own; it knows what else takes memory
-                raise
             name = self.being_read().get(os.getpid(), "a batch")  # its memory comes before its first image
-            item = DatasetError(f"the memory ran out while {name} was read; give fewer --num-workers")
+            less = "fewer --num-workers" if get_worker_info() else "a smaller batch or crop, or end other programs"
+            item = DatasetError(f"the memory ran out while {name} was read; give {less}")
         self._note(-1)
         return item
 

@@ -39,8 +39,8 @@ def find_images(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[P
             matches = sorted(file for file in map(Path, glob.glob(text, recursive=True)) if _is_input(file, results))
         if not matches:
             what = "no image is found for" if glob.has_magic(text) or path.is_dir() else "there is no file or folder"
-            videos = sum(file.suffix.lower() in VIDEO_SUFFIXES for file in path.glob("*")) if path.is_dir() else 0
-            also = f", or '{text}/*.mp4' for its {videos} videos" if videos else ""
+            endings = sorted({file.suffix for file in path.glob("*")} & set(VIDEO_SUFFIXES) if path.is_dir() else ())
+            also = f", or '{text}/*{endings[0]}' for its videos" if endings else ""
             raise InputError(f"{what} {text!r}; give a file, a folder or a pattern of {', '.join(SUFFIXES)}{also}")
         for match in matches:
             found.setdefault(match.resolve(), match)
@@ -48,9 +48,19 @@ def find_images(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[P
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All files in a folder and those below, links to folders followed once each, hidden folders left out."""
+    """All files in a folder and those below, links to folders followed once each, hidden folders left out.
+
+    Raises:
+        InputError: A folder may not be looked into.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(
+            f"{error.filename} cannot be looked into: {error.strerror}; give yourself the right to read it"
+        )
+
     seen: set[str] = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         real = os.path.realpath(root)
         if real in seen:  # a link leads to it, or round in a circle

@@ -112,15 +112,19 @@ class Batches:
         start = time.perf_counter()
         images = [job.image for job in jobs]
         loop = asyncio.get_running_loop()
+        is_too_much = False
         try:
             results = await loop.run_in_executor(self._thread, self._run, images, jobs[0].probabilities)
         except Exception as error:
-            if is_out_of_memory(error) and len(jobs) > 1:  # there may be enough for each alone
-                for job in jobs:
-                    await self._finish([job])
-                return
-            for job in jobs:
+            is_too_much = is_out_of_memory(error) and len(jobs) > 1
+            for job in () if is_too_much else jobs:
                 _fail(job, _told(error, job.image))
+            if not is_too_much:
+                return
+        if is_too_much:  # there may be enough for each alone, now that the error does not hold any more what it took
+            for job in jobs:
+                if not job.result.done():
+                    await self._finish([job])
             return
         seconds = time.perf_counter() - start
         self._metrics.batches.observe(len(jobs))

@@ -100,7 +100,13 @@ class Decoders:
         self._command = [sys.executable, "-m", "deeplabv3.serving.decoding", *words]
         self._metrics = metrics
         self._threads = ThreadPoolExecutor(config.num_decoders, "decoder")
-        self._all = [Decoder(self._command) for _ in range(config.num_decoders)]
+        self._all: list[Decoder] = []
+        try:
+            for _ in range(config.num_decoders):
+                self._all.append(Decoder(self._command))
+        except OSError:
+            self.end()
+            raise
         self._free: asyncio.Queue[Decoder] = asyncio.Queue()
         for decoder in self._all:
             self._free.put_nowait(decoder)

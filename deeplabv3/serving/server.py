@@ -108,6 +108,11 @@ class Server(uvicorn.Server):
         """
         config = self._service.config
         try:
+            for listener in sockets or ():
+                listener.listen()
+        except OSError as error:
+            raise _not_listened_at(config, error) from error
+        try:
             self._service.start()
         except OSError as error:
             raise InputError(
@@ -115,11 +120,10 @@ class Server(uvicorn.Server):
                 "raise the limits of processes and open files (ulimit -u, -n)"
             ) from error
         try:
-            for listener in sockets or ():
-                listener.listen()
-        except OSError as error:
-            raise _not_listened_at(config, error) from error
-        await super().startup(sockets)
+            await super().startup(sockets)
+        except BaseException:
+            self._service.end()
+            raise
         port = self.servers[0].sockets[0].getsockname()[1]
         print(f"{config.model} is served at http://{bracketed(config.host)}:{port}/; Ctrl-C stops", flush=True)
 

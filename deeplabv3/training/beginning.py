@@ -189,7 +189,7 @@ def reopened(position: Position, run: Run, total_steps: int) -> Position:
     epoch under way, where its batches are others now.
     """
     assert run.start is not None
-    is_same = has_same_frames(run.start, run.config, run.content)
+    is_same = has_same_frames(run.start, run.config, run.content, is_trained=position.batch == run.steps_per_epoch)
     if position.batch:
         return position if is_same else position.begun_anew()
     is_same = is_same and not order_changes(config_of(run.start), run.config)

@@ -117,6 +117,8 @@ def _tell_of_changes(
         tell("the label set has another name, or other colours or categories, than before; it is kept as it is now")
     if checkpoint.record.get("val_names", content["val_names"]) != content["val_names"]:
         tell("the frames of val are others than before; the best checkpoint so far was chosen by those")
+    if checkpoint.record.get("label_counts", content.get("label_counts")) != content.get("label_counts"):
+        tell("the labels of training show something else than before, and so what follows from them")
     changed = changes(config_of(checkpoint), config)
     if before != content["epoch_content"]:
         changed = ", ".join(filter(None, [f"an epoch of {before} -> {content['epoch_content']}", changed]))
@@ -148,7 +150,8 @@ def _place_to_go_on(
     position, begun = position_of(checkpoint), config_of(checkpoint)
     if not position.batch:
         return position, ""
-    if has_same_frames(checkpoint, config, content):
+    is_trained = position.batch == paths.steps_per_epoch
+    if has_same_frames(checkpoint, config, content, is_trained=is_trained):
         others = order_changes(begun, config)
         if others and position.batch < paths.steps_per_epoch:
             name, was, now = others[0], getattr(begun, others[0]), getattr(config, others[0])
@@ -169,9 +172,18 @@ def _place_to_go_on(
     return position.begun_anew(), f"epoch {position.epoch + 1} begins anew, from {done}"
 
 
-def has_same_frames(checkpoint: Checkpoint, config: TrainConfig, content: Mapping[str, str]) -> bool:
-    """Whether an epoch is made from what it was made from, labels included where frames are drawn by them."""
-    is_drawn_by_labels = config.class_sampling and config_of(checkpoint).class_sampling
+def has_same_frames(
+    checkpoint: Checkpoint, config: TrainConfig, content: Mapping[str, str], *, is_trained: bool
+) -> bool:
+    """Whether an epoch is made from what it was made from, labels included where frames have yet to be drawn by them.
+
+    Args:
+        checkpoint: What it was.
+        config: Of the run now.
+        content: What `content_of` says of the frames now.
+        is_trained: Whether all its batches are done.
+    """
+    is_drawn_by_labels = config.class_sampling and config_of(checkpoint).class_sampling and not is_trained
     same = {name: checkpoint.record.get(name, now) == now for name, now in content.items()}
     is_other_draw = is_drawn_by_labels and not same["label_counts"]
     return checkpoint.record.get("epoch_content") == content["epoch_content"] and not is_other_draw

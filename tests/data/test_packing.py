@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from deeplabv3.cli import main
 from deeplabv3.data import packing
 from deeplabv3.data.cityscapes import find_labelled, find_samples
 from deeplabv3.data.frames import read_frame, read_sample
@@ -92,13 +93,13 @@ def test_unpacking_goes_on_and_overwrites_nothing(packed, tmp_path):
         unpack_split(split, tmp_path, num_workers=0)
 
 
-def test_data_sets_are_not_mixed_by_unpacking(packed, tmp_path):
-    split = read_index(packed / "val")
-    other = tmp_path / "leftImg8bit" / "val" / "ulm" / "ulm_0_leftImg8bit.png"
+@pytest.mark.parametrize("name", ["leftImg8bit/val/ulm/ulm_0_leftImg8bit.png", "gtFine/val/ulm/u_gtFine_labelIds.png"])
+def test_data_sets_are_not_mixed_by_unpacking(packed, tmp_path, capsys, name):
+    other = tmp_path / name
     other.parent.mkdir(parents=True)
     other.touch()
-    with pytest.raises(OutputError, match="ulm_0_leftImg8bit.png is there already, of another data set; choose"):
-        unpack_split(split, tmp_path, num_workers=0)
+    assert main(["unpack", str(packed), str(tmp_path)]) == 2
+    assert f"{other} is there already, of another data set; choose a folder" in capsys.readouterr().err
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [other]
 
 

@@ -59,23 +59,16 @@ def test_what_the_system_refuses_is_one_line(num_workers, tmp_path):
         list(read_by_workers(Source(path.read_bytes), [0], num_workers))
 
 
+@pytest.mark.parametrize(
+    ("num_workers", "less"), [(0, "a smaller batch or crop, or end other programs"), (1, "fewer --num-workers")]
+)
 @pytest.mark.parametrize(("is_noted", "name"), [(True, "frame 0"), (False, "a batch")])
-def test_memory_that_a_reader_lacks_is_told_with_what_it_read(is_noted, name):
+def test_memory_that_runs_out_is_told_with_what_was_read(num_workers, less, is_noted, name):
     def fail():
         raise MemoryError
 
-    with pytest.raises(DatasetError, match=f"^the memory ran out while {name} was read; give fewer --num-workers$"):
-        list(read_by_workers(Source(fail, is_noted=is_noted), [0], 1))
-
-
-def test_memory_that_the_program_itself_lacks_is_told_by_it():
-    """It knows what else takes some: the batch, the crop."""
-
-    def fail():
-        raise MemoryError
-
-    with pytest.raises(MemoryError):
-        list(read_by_workers(Source(fail), [0], 0))
+    with pytest.raises(DatasetError, match=f"^the memory ran out while {name} was read; give {less}$"):
+        list(read_by_workers(Source(fail, is_noted=is_noted), [0], num_workers))
 
 
 def test_slow_file_is_waited_for_while_others_are_read():

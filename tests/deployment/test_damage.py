@@ -15,6 +15,7 @@ from deeplabv3.model.programs import NotPlainError, load_program
 from deeplabv3.model.sealed import RECORD_FILE, sealed_onnx, sealed_zip
 
 GRAPH = "archive/models/model.json"
+CONV = '"torch.ops.aten.conv2d.default"'
 WEIGHTS = "archive/data/weights/model_weights_config.json"
 
 
@@ -112,8 +113,11 @@ def test_unchanged_copy_is_read(probabilities_pt2, program_model):
         ('"torch.ops.aten.conv2d.default"', '"torch.ops.aten.conv2d.__class__.x"', "the operator"),
         ('"torch.ops.aten.conv2d.default"', '"os.system"', "the operator 'os.system'"),
         ('"_operator.', '"_operator.attrgetter', "the operator '_operator.attrgetter"),
-        ('"expr_str": "', '"expr_str": "__import__(chr(111)) + ', "'__import__' among its sizes"),
-        ('"guards_code": ["', '"guards_code": ["exec(open(1)) or ', "'exec' among its sizes"),
+        (CONV, '"torch.ops.aten.from_file.default"', "the operator 'torch.ops.aten.from_file.default'"),
+        (CONV, '"torch.ops.aten.conv2d.__class__"', "the operator"),
+        ('"expr_str": "', '"expr_str": "__import__(chr(111)) + ', "the size .__import__"),
+        ('"expr_str": "', '"expr_str": "' + json.dumps(r"Max('\137\137', 1) + ")[1:-1], "the size"),
+        ('"expr_str": "', '"expr_str": "9**9**9 + ', "the size"),
         ('"name": "image"', '"name": "image, x=print(1)"', "the name 'image, x=print"),
         ('"type": "cpu"', '"type": "cpu; x"', "the type 'cpu; x'"),
         ('"as_int": 1}', '"as_operator": "os.system"}', "the field 'as_operator'"),
@@ -124,7 +128,22 @@ def test_unchanged_copy_is_read(probabilities_pt2, program_model):
             "another in_spec",
         ),
     ],
-    ids=["hub", "dunder", "os", "operator", "size", "guard", "name", "device", "field", "note", "tree"],
+    ids=[
+        "hub",
+        "dunder",
+        "os",
+        "operator",
+        "file",
+        "class",
+        "size",
+        "octal",
+        "power",
+        "name",
+        "device",
+        "field",
+        "note",
+        "tree",
+    ],
 )
 def test_program_that_says_more_is_refused(probabilities_pt2, old, new, message):
     content = probabilities_pt2.read_bytes()
@@ -132,6 +151,25 @@ def test_program_that_says_more_is_refused(probabilities_pt2, old, new, message)
     assert old in graph
     with pytest.raises(NotPlainError, match=message):
         load_program(changed_zip(content, {GRAPH: graph.replace(old, new)}))
+
+
+def test_guards_are_not_run(probabilities_pt2, program_model, monkeypatch):
+    """Whatever they say: what is looked at and given to torch has none."""
+    content = probabilities_pt2.read_bytes()
+    graph = json.loads(texts(content)[0])
+    assert graph["guards_code"]
+    graph["guards_code"] = ["1/0"]
+    given: list[bytes] = []
+    load = torch.export.load
+
+    def seen(file, **rest):
+        given.append(file.getvalue())
+        return load(file, **rest)
+
+    monkeypatch.setattr(torch.export, "load", seen)
+    _, record = load_program(changed_zip(content, {GRAPH: json.dumps(graph)}))
+    assert json.loads(record) == program_model.record
+    assert "guards_code" not in json.loads(texts(given[0])[0])
 
 
 def test_pickles_are_refused_unread(probabilities_pt2, tmp_path):

@@ -63,8 +63,8 @@ def test_photos_of_a_data_set_are_found_and_not_its_labels(streets):
 
 
 def test_folder_of_videos_alone_says_how_they_are_meant(tmp_path):
-    (tmp_path / "a.mp4").touch()
-    with pytest.raises(InputError, match=f"no image is found for .*, or '{tmp_path}/\\*.mp4' for its 1 videos$"):
+    (tmp_path / "a.mov").touch()
+    with pytest.raises(InputError, match=f"no image is found for .*, or '{tmp_path}/\\*.mov' for its videos$"):
         find_images([str(tmp_path)])
 
 
@@ -73,6 +73,15 @@ def test_names_in_any_letters_of_europe_are_drawn():
     picture = np.zeros((40, 400, 3), np.uint8)
     drawn = [with_entries(picture, [((0, 0, 0), text)]) for text in ("\u00df\u00f6", "\u00f6\u00df", "\u0159\u017e")]
     assert all((one != other).any() for one, other in pairwise(drawn))
+
+
+def test_folder_that_may_not_be_read_is_told(folder, monkeypatch):
+    def walk(top, onerror, **_):
+        onerror(PermissionError(13, "Permission denied", f"{top}/closed"))
+
+    monkeypatch.setattr("os.walk", walk)
+    with pytest.raises(InputError, match="closed cannot be looked into: Permission denied; give yourself the right"):
+        find_images([str(folder)])
 
 
 def test_links_are_followed_and_hidden_folders_left_out(folder, tmp_path):

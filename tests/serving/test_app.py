@@ -266,13 +266,21 @@ def test_port_that_is_taken_while_the_model_loads_is_told(config, model):
                 server_of(Service(config, model), None).run(sockets=[first])
 
 
-def test_start_that_the_system_refuses_is_one_line(config, model, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+def test_start_that_the_system_refuses_is_one_line_and_leaves_nothing(config, model, monkeypatch):
+    real = decoders.Decoder
+    started: list[decoders.Decoder] = []
 
-    monkeypatch.setattr(decoders, "Decoder", refuse)
-    with bound(config) as listener, pytest.raises(InputError, match="cannot start 1 decoders: Too many open files; "):
+    def second_is_refused(command):
+        if started:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        started.append(real(command))
+        return started[0]
+
+    monkeypatch.setattr(decoders, "Decoder", second_is_refused)
+    config = replace(config, num_decoders=2)
+    with bound(config) as listener, pytest.raises(InputError, match="cannot start 2 decoders: Too many open files; "):
         server_of(Service(config, model), None).run(sockets=[listener])
+    assert not started[0].is_alive
 
 
 def test_missing_extra_is_named(monkeypatch, capsys):

@@ -105,6 +105,31 @@ def test_epoch_that_was_drawn_by_other_labels_is_not_gone_on_with(stopped_in_sec
         train(config)
 
 
+def test_labels_that_weights_follow_from_are_told_of(stopped_in_second_epoch, stop_at, capsys):
+    folder = stopped_in_second_epoch.run_dir / "weighed"
+    config = replace(stopped_in_second_epoch, loss=LossConfig(class_weights="counts"), run_dir=folder)
+    stop_at(1)
+    with pytest.raises(Stopped):
+        train(replace(config, resume=False))
+    stop_at(-1)
+    label = find_samples(config.data_dir, "train")[0].label_path
+    Image.fromarray(np.where(np.asarray(Image.open(label)) == 7, 8, np.asarray(Image.open(label)))).save(label)
+    train(config)
+    assert "note: the labels of training show something else than before" in capsys.readouterr().err
+
+
+def test_drawn_epoch_that_is_trained_is_validated_whatever_the_labels_are_by_now(stopped_in_second_epoch, stop_at):
+    folder = stopped_in_second_epoch.run_dir / "sampled"
+    config = replace(stopped_in_second_epoch, class_sampling=0.5, run_dir=folder)
+    stop_at(6)  # the last of its epoch
+    with pytest.raises(Stopped):
+        train(replace(config, resume=False))
+    stop_at(-1)
+    label = find_samples(config.data_dir, "train")[0].label_path
+    Image.fromarray(np.where(np.asarray(Image.open(label)) == 7, 8, np.asarray(Image.open(label)))).save(label)
+    assert [entry["step"] for entry in train(config)] == [6, 12, 18, 24]
+
+
 def test_other_frames_of_validation_are_told(stopped_in_second_epoch, capsys):
     for path in stopped_in_second_epoch.data_dir.rglob(
         f"{find_samples(stopped_in_second_epoch.data_dir, 'val')[0].name}*"
