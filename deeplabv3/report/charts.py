@@ -30,12 +30,19 @@ _LONGEST_NAME = 28
 _LETTER = 0.085  # width of one, in inches
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches; without pyplot, so without a window system and global state."""
+def new_figure(width: float, height: float, *, is_laid_out: bool = True) -> Figure:
+    """An empty figure of a size in inches; without pyplot, so without a window system and global state.
+
+    Args:
+        width: In inches.
+        height: In inches.
+        is_laid_out: Whether its parts find their places by themselves, for which it is drawn once more.
+    """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), dpi=150, layout=ConstrainedLayoutEngine(w_pad=MARGIN, h_pad=MARGIN))
+    layout = ConstrainedLayoutEngine(w_pad=MARGIN, h_pad=MARGIN) if is_laid_out else None
+    return Figure(figsize=(width, height), dpi=150, layout=layout)
 
 
 def bare(axes: Axes) -> None:

@@ -100,8 +100,9 @@ def plot_losses(history: History, path: Path) -> None:
 
     Losses above `loss_limit` are drawn at the upper edge, as triangles.
     """
-    figure = new_figure(11, 4.2)
+    figure = new_figure(11, 4.2, is_laid_out=False)  # a run draws it often
     left, right = figure.subplots(1, 2)
+    figure.subplots_adjust(left=0.05, right=0.985, top=0.87, bottom=0.13, wspace=0.12)
     limit, is_cut = loss_limit(history), False
     for name, label, color in (("train_loss", "training", TRAIN), ("val_loss", "validation", VALIDATION)):
         points = points_of(history, name)
