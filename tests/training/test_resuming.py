@@ -93,40 +93,47 @@ def test_epoch_in_another_order_is_not_gone_on_with(whole_run, tmp_path, stop_at
     train(replace(config, resume=True, **{name: value}))
 
 
-def test_epoch_that_was_drawn_by_other_labels_is_not_gone_on_with(stopped_in_second_epoch, stop_at):
+@pytest.fixture
+def stop_and_relabel(stop_at):
+    """Stop a new run after some steps; then its first training frame shows no road any more, but sidewalk."""
+
+    def stop(config, which):
+        stop_at(which)
+        with pytest.raises(Stopped):
+            train(replace(config, resume=False))
+        stop_at(-1)
+        show_no_road(find_samples(config.data_dir, "train")[:1])
+
+    return stop
+
+
+def show_no_road(samples):
+    for sample in samples:
+        values = np.asarray(Image.open(sample.label_path))
+        Image.fromarray(np.where(values == 7, 8, values)).save(sample.label_path)
+
+
+def test_epoch_that_was_drawn_by_other_labels_is_not_gone_on_with(stopped_in_second_epoch, stop_and_relabel):
     config = replace(stopped_in_second_epoch, class_sampling=0.5, run_dir=stopped_in_second_epoch.run_dir / "sampled")
-    stop_at(1)
-    with pytest.raises(Stopped):
-        train(replace(config, resume=False))
-    stop_at(-1)
-    label = find_samples(config.data_dir, "train")[0].label_path
-    Image.fromarray(np.where(np.asarray(Image.open(label)) == 7, 8, np.asarray(Image.open(label)))).save(label)
+    stop_and_relabel(config, 1)
     with pytest.raises(InputError, match="cannot go on in one of frames that are drawn by other labels; restore"):
         train(config)
 
 
-def test_labels_that_weights_follow_from_are_told_of(stopped_in_second_epoch, stop_at, capsys):
+def test_labels_that_weights_follow_from_are_told_of(stopped_in_second_epoch, stop_and_relabel, capsys):
     folder = stopped_in_second_epoch.run_dir / "weighed"
     config = replace(stopped_in_second_epoch, loss=LossConfig(class_weights="counts"), run_dir=folder)
-    stop_at(1)
-    with pytest.raises(Stopped):
-        train(replace(config, resume=False))
-    stop_at(-1)
-    label = find_samples(config.data_dir, "train")[0].label_path
-    Image.fromarray(np.where(np.asarray(Image.open(label)) == 7, 8, np.asarray(Image.open(label)))).save(label)
+    stop_and_relabel(config, 1)
     train(config)
     assert "note: the labels of training show something else than before" in capsys.readouterr().err
 
 
-def test_drawn_epoch_that_is_trained_is_validated_whatever_the_labels_are_by_now(stopped_in_second_epoch, stop_at):
+def test_drawn_epoch_that_is_trained_is_validated_whatever_the_labels_are_by_now(
+    stopped_in_second_epoch, stop_and_relabel
+):
     folder = stopped_in_second_epoch.run_dir / "sampled"
     config = replace(stopped_in_second_epoch, class_sampling=0.5, run_dir=folder)
-    stop_at(6)  # the last of its epoch
-    with pytest.raises(Stopped):
-        train(replace(config, resume=False))
-    stop_at(-1)
-    label = find_samples(config.data_dir, "train")[0].label_path
-    Image.fromarray(np.where(np.asarray(Image.open(label)) == 7, 8, np.asarray(Image.open(label)))).save(label)
+    stop_and_relabel(config, 6)  # the last of its epoch
     assert [entry["step"] for entry in train(config)] == [6, 12, 18, 24]
 
 
@@ -154,9 +161,7 @@ def test_label_set_of_another_name_is_the_same(stopped_in_second_epoch, tmp_path
 
 def test_epoch_that_taught_nothing_says_so(stopped_in_second_epoch, capsys):
     config = replace(stopped_in_second_epoch, run_dir=stopped_in_second_epoch.run_dir / "none", resume=False)
-    for sample in find_samples(config.data_dir, "train"):
-        values = np.asarray(Image.open(sample.label_path))
-        Image.fromarray(np.where(values == 7, 8, values)).save(sample.label_path)
+    show_no_road(find_samples(config.data_dir, "train"))
     weights = (1.0,) + (0.0,) * 18  # no frame shows a road
     train(replace(config, loss=LossConfig(class_weights=weights), phases=(Phase(epochs=1, learning_rate=0.01),)))
     assert "training loss 0.0000 (nothing was learned: no batch had a pixel" in capsys.readouterr().out
