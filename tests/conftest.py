@@ -15,6 +15,9 @@ from PIL import Image
 
 from deeplabv3.config import ModelConfig, Phase, TrainConfig
 from deeplabv3.data.streets import write_streets
+from deeplabv3.files import write_whole
+from deeplabv3.report.curves import plot_losses
+from deeplabv3.training import state
 
 GOLDEN_DIR = Path(__file__).parent / "golden"
 REPOSITORY = Path(__file__).parent.parent
@@ -44,6 +47,30 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEEPLABV3_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_picture(tmp_path_factory):
+    """Drawing losses takes a third of a tiny run, so those of runs in this process are drawn once; it has own tests."""
+    picture = tmp_path_factory.mktemp("picture") / "losses.png"
+
+    def plot(history, path):
+        if not picture.exists():
+            plot_losses(history, picture)
+        write_whole(path, picture.read_bytes())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state, "plot_losses", plot)
+        yield
+
+
+@pytest.fixture(scope="session")
+def ranks():
+    """Starts processes as torchrun does, from one that has imported everything."""
+    from tests.ranks import Ranks  # imports more than most tests need
+
+    with Ranks() as ranks:
+        yield ranks
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def deeplabv3(*words: object, timeout: float = 300) -> subprocess.CompletedProce
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
-def test_streets_train_evaluate_predict(tmp_path):
+def test_streets_train_evaluate_predict(tmp_path, capsys):
     """The way of a new user from nothing to pictures."""
     data, run = tmp_path / "streets", tmp_path / "run"
     model = run / "checkpoints" / "best.safetensors"
@@ -45,16 +45,16 @@ def test_streets_train_evaluate_predict(tmp_path):
         ("report", data, "--model", model, "--report-dir", tmp_path / "report", "--num-worst", 1),
         ("predict", data / "leftImg8bit" / "val", "--model", model, "--out", tmp_path / "pictures"),
     ):
-        result = deeplabv3(*words)
-        assert result.returncode == 0, result.stderr
-        assert result.stdout
+        code, told = main([str(word) for word in words]), capsys.readouterr()
+        assert code == 0, told.err
+        assert told.out
     assert len(json.loads((tmp_path / "scores.json").read_text())["perImageScores"]) == 2
     assert len(list((tmp_path / "pictures" / "overlay").iterdir())) == 2
     assert "best validation mIoU" in (tmp_path / "report" / "index.html").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_stopped_process_says_how_to_go_on(streets, tmp_path, number):
+def test_stopped_process_says_how_to_go_on(streets, tmp_path, number, capsys):
     run = tmp_path / "run"
     words = ["train", str(streets), str(run), *TINY, "--phases", "[{epochs: 500, learning_rate: 0.05}]"]
     process = subprocess.Popen(
@@ -69,9 +69,8 @@ def test_stopped_process_says_how_to_go_on(streets, tmp_path, number):
     assert errors.strip().endswith("go on with the same command and --resume")
     epochs = len((run / "log.jsonl").read_text().splitlines())
     more = ["--phases", f"[{{epochs: {epochs + 1}, learning_rate: 0.05}}]", "--resume"]
-    resumed = deeplabv3(*words, *more)
-    assert resumed.returncode == 0
-    assert f"epoch {epochs + 1}/{epochs + 1}" in resumed.stdout
+    assert main([*words, *more]) == 0
+    assert f"epoch {epochs + 1}/{epochs + 1}" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

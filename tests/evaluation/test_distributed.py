@@ -26,11 +26,16 @@ from tests.conftest import REPOSITORY, torchrun_command
 SIZES = (1, 2, 3, 5, 7)
 
 
-def torchrun(processes, *words):
-    command = torchrun_command(processes)
-    return subprocess.run(
-        [*command, *map(str, words)], cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False
-    )
+@pytest.fixture
+def command(ranks, tmp_path):
+    """Run a command in two processes; their exit codes and all that they print."""
+
+    def run(*words):
+        (tmp_path / "told").mkdir()
+        ended = ranks(2, "command", tmp_path / "told", None, [str(word) for word in words])
+        return ended["codes"], "".join(ended["out"]), "".join(ended["err"])
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +54,16 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def scored(folders):
+def scored(ranks, folders):
     """What each of a number of processes saw."""
 
     @functools.cache
     def by(processes):
         out = folders / f"by {processes}"
         out.mkdir()
-        data = [folders / str(size) for size in SIZES]
-        result = torchrun(processes, "-m", "tests.evaluation.sharded", folders / "net.safetensors", out, *data)
-        assert result.returncode == 0, result.stderr
+        data = [str(folders / str(size)) for size in SIZES]
+        ended = ranks(processes, "evaluate", out, str(folders / "net.safetensors"), data)
+        assert ended["codes"] == [0] * processes, ended["err"]
         return [json.loads((out / f"{rank}.json").read_text()) for rank in range(processes)]
 
     return by
@@ -85,9 +90,10 @@ def test_matrix_sums_to_all_pixels(scored):
     assert by_one["5 0"] == by_one["5 2"]
 
 
-def test_command_prints_one_table(folders, tmp_path):
+def test_command_behind_torchrun_prints_one_table(folders, tmp_path):
     words = ["-m", "deeplabv3", "evaluate", folders / "3", "--model", folders / "net.safetensors"]
-    result = torchrun(2, *words, "--out", tmp_path / "scores.json")
+    words = [*torchrun_command(2), *words, "--out", tmp_path / "scores.json"]
+    result = subprocess.run([str(word) for word in words], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("mIoU") == 1
     assert json.loads((tmp_path / "scores.json").read_text())["perImageScores"].keys() == {
@@ -95,39 +101,40 @@ def test_command_prints_one_table(folders, tmp_path):
     }
 
 
-def test_faults_of_all_processes_are_listed_once(folders, tmp_path):
+def test_faults_of_all_processes_are_listed_once(command, folders, tmp_path):
     label_ids = np.full((64, 96), 7, np.uint8)
     samples = find_samples(folders / "3", "val")
     for sample, map_ in zip(samples, (label_ids[1:], label_ids[2:], label_ids), strict=True):
         Image.fromarray(map_).save(tmp_path / f"{sample.name}.png")
-    result = torchrun(2, "-m", "deeplabv3", "evaluate", folders / "3", "--predictions", tmp_path)
-    assert result.returncode != 0
-    assert "IoU" not in result.stdout
+    codes, printed, told = command("evaluate", folders / "3", "--predictions", tmp_path)
+    assert 0 not in codes
+    assert "IoU" not in printed
     for sample, size in zip(samples, ("is 63x96", "is 62x96"), strict=False):
-        assert result.stderr.count(f"{sample.name}.png {size}") == 1
+        assert told.count(f"{sample.name}.png {size}") == 1
 
 
-def test_broken_frame_ends_all_processes_with_one_message(folders, tmp_path):
+def test_broken_frame_ends_all_processes_with_one_message(command, folders, tmp_path):
     shutil.copytree(folders / "3", tmp_path / "d")
     find_samples(tmp_path / "d", "val")[1].image_path.write_bytes(b"broken")
-    words = ["evaluate", tmp_path / "d", "--model", folders / "net.safetensors"]
-    result = torchrun(2, "-m", "deeplabv3", *words)
-    assert result.returncode != 0
-    assert result.stderr.count("cannot be read") == 1
-    assert "Connection closed" not in result.stderr
+    codes, _, told = command("evaluate", tmp_path / "d", "--model", folders / "net.safetensors")
+    assert 0 not in codes
+    assert told.count("cannot be read") == 1
+    assert "Connection closed" not in told
 
 
-def test_what_is_not_shared_runs_in_one_process(folders):
-    result = torchrun(2, "-m", "deeplabv3", "submit", folders / "3", "--model", folders / "net.safetensors")
-    assert result.stderr.count("was started in 2 processes; it runs in one, so leave torchrun out") == 1
+def test_what_is_not_shared_runs_in_one_process(command, folders):
+    _, _, told = command("submit", folders / "3", "--model", folders / "net.safetensors")
+    assert told.count("was started in 2 processes; it runs in one, so leave torchrun out") == 1
 
 
-def test_files_to_predict_are_dealt_out(folders, tmp_path):
-    words = ["predict", folders / "3" / "leftImg8bit", "--model", folders / "net.safetensors", "--out", tmp_path]
-    result = torchrun(2, "-m", "deeplabv3", *words, "--device", "cpu")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("images: label ids") == 1
-    assert len(list((tmp_path / "overlay").iterdir())) == len(list((folders / "3" / "leftImg8bit").rglob("*.png")))
+def test_files_to_predict_are_dealt_out(command, folders, tmp_path):
+    words = ["predict", folders / "3" / "leftImg8bit", "--model", folders / "net.safetensors"]
+    codes, printed, told = command(*words, "--out", tmp_path / "pictures", "--device", "cpu")
+    assert codes == [0, 0], told
+    assert printed.count("images: label ids") == 1
+    assert len(list((tmp_path / "pictures" / "overlay").iterdir())) == len(
+        list((folders / "3" / "leftImg8bit").rglob("*.png"))
+    )
 
 
 TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
@@ -181,7 +188,7 @@ def test_process_that_alone_cannot_join_says_so(monkeypatch, capsys, rank):
         assert capsys.readouterr().err == f"deeplabv3 train: error: {error}\n" * is_told
 
 
-def test_several_processes_leave_without_the_interpreters_end(tmp_path):
+def test_program_leaves_without_the_interpreters_end():
     """What is to be done at the exit is done, what was printed is there, and nothing is torn down."""
     code = (
         "import atexit, sys\n"
@@ -194,8 +201,8 @@ def test_several_processes_leave_without_the_interpreters_end(tmp_path):
         "leave(3)\n"
     )
     several = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-    for more, torn in (({}, "torn down\n"), (several, "")):
+    for more in ({}, several):
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, **more}
         )
-        assert (done.returncode, done.stdout, done.stderr) == (3, "told tidied up\n", torn)
+        assert (done.returncode, done.stdout, done.stderr) == (3, "told tidied up\n", "")

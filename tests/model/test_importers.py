@@ -30,8 +30,18 @@ def saved(tmp_path, monkeypatch):
     return save_and_read
 
 
-@pytest.mark.parametrize("output_stride", [8, 16])
-@pytest.mark.parametrize("backbone", ["resnet50", "resnet101"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("backbone", "output_stride"),
+    [
+        ("resnet50", 8),
+        ("resnet101", 16),
+        pytest.param("resnet50", 16, marks=SLOW),
+        pytest.param("resnet101", 8, marks=SLOW),
+    ],
+)
 def test_torchvision(saved, backbone, output_stride):
     pytest.importorskip("torchvision")
     theirs = peers.randomised(peers.torchvision_deeplab(backbone, output_stride, 21))
@@ -50,8 +60,15 @@ def test_torchvision_mobilenet(saved):
     assert imported.config.auxiliary_channels == 10
 
 
-@pytest.mark.parametrize("output_stride", [8, 16])
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@pytest.mark.parametrize(
+    ("backbone", "output_stride"),
+    [
+        ("resnet18", 8),
+        ("resnet50", 16),
+        pytest.param("resnet18", 16, marks=SLOW),
+        pytest.param("resnet50", 8, marks=SLOW),
+    ],
+)
 def test_segmentation_models(saved, backbone, output_stride):
     smp = pytest.importorskip("segmentation_models_pytorch")
     theirs = peers.randomised(
@@ -72,8 +89,8 @@ def test_segmentation_models(saved, backbone, output_stride):
     ("name", "blocks", "deep", "plus", "corners"),
     [
         ("deeplabv3_r50-d8_512x1024_80k_cityscapes.pth", (3, 4, 6, 3), True, False, False),
-        ("deeplabv3_r50b-d8_769x769_80k_cityscapes.pth", (3, 4, 6, 3), False, False, True),
-        ("deeplabv3plus_r50-d8_512x1024_80k_cityscapes.pth", (3, 4, 6, 3), True, True, False),
+        pytest.param("deeplabv3_r50b-d8_769x769_80k_cityscapes.pth", (3, 4, 6, 3), False, False, True, marks=SLOW),
+        pytest.param("deeplabv3plus_r50-d8_512x1024_80k_cityscapes.pth", (3, 4, 6, 3), True, True, False, marks=SLOW),
         ("deeplabv3plus_r50b-d8_769x769_80k_cityscapes.pth", (3, 4, 6, 3), False, True, True),
     ],
 )
@@ -93,7 +110,7 @@ def test_mmsegmentation_resnet18(plus):
     assert_same_logits(peers.randomised(theirs), foreign(theirs, "deeplabv3_r18-d8_512x1024.pth"), (97, 65))
 
 
-@pytest.mark.parametrize("plus", [False, True])
+@pytest.mark.parametrize("plus", [True, pytest.param(False, marks=SLOW)])
 def test_mmsegmentation_multi_grid(plus):
     dilations = [*PLAIN, [(1, 1)], [(1, 1), (2, 2), (4, 4)]]
     backbone = peers.Backbone((3, 4, 23, 3), **D16, dilations=dilations, deep=True)
@@ -103,8 +120,10 @@ def test_mmsegmentation_multi_grid(plus):
     assert imported.config.output_stride == 16
 
 
-@pytest.mark.parametrize("output_stride", [8, 16])
-@pytest.mark.parametrize("plus", [False, True])
+@pytest.mark.parametrize(
+    ("plus", "output_stride"),
+    [(False, 8), (True, 16), pytest.param(False, 16, marks=SLOW), pytest.param(True, 8, marks=SLOW)],
+)
 def test_vainf(plus, output_stride):
     fine = output_stride == 8
     strides = (1, 2, 1, 1) if fine else (1, 2, 2, 1)

@@ -281,8 +281,11 @@ def test_anything_but_named_tensors_is_refused(tmp_path, values, capsys):
     assert "code was run" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("output_stride", [8, 16, 32])
-@pytest.mark.parametrize(("name", "stem"), [("resnet18", "conv7"), ("resnet50", "conv7"), ("resnet50c", "deep")])
+@pytest.mark.parametrize("output_stride", [pytest.param(8, marks=pytest.mark.slow), 16, 32])
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("resnet18", "conv7"), pytest.param("resnet50", "conv7", marks=pytest.mark.slow), ("resnet50c", "deep")],
+)
 def test_backbone_of_timm(tmp_path, name, stem, output_stride):
     timm = pytest.importorskip("timm")
     theirs = peers.randomised(timm.create_model(name, pretrained=False, output_stride=output_stride))

@@ -51,7 +51,7 @@ model = dict(
 """
 
 
-@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("corners", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize(
     ("third", "grid", "contract", "dilations", "rates"),
     [

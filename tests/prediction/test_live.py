@@ -148,7 +148,7 @@ def test_stream_that_breaks_is_kept_as_far_as_it_goes(predict_stream, config, sc
     assert len(decoded(config.out / "stdin_overlay.mp4")[0]) == 5
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_stop_ends_a_stream_that_is_silent_and_keeps_it(config, scenes, number):  # noqa: F811
     command = [sys.executable, "-m", "deeplabv3", *words(config, "-")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

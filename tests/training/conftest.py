@@ -97,15 +97,6 @@ def stop_at(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def ranks():
-    """Starts processes as torchrun does, from one that has imported everything."""
-    from tests.training.ranks import Ranks  # imports more than most tests need
-
-    with Ranks() as ranks:
-        yield ranks
-
-
-@pytest.fixture(scope="session")
 def whole_run(streets, tmp_path_factory):
     """A run of four epochs that nothing interrupted."""
     torch.set_num_threads(1)

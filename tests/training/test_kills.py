@@ -12,7 +12,6 @@ from deeplabv3.config import TrainConfig
 from deeplabv3.model.checkpoint import digest, read_checkpoint
 from deeplabv3.training.state import RunPaths
 from tests.training.conftest import final_state, timeless
-from tests.training.ranks import Ranks
 
 EVERYTHING = """
 backbone: resnet18
@@ -40,19 +39,13 @@ STOPPED = re.compile(r"stopped in epoch (\d) of 3, batch (\d) of 3; saved in ")
 """What is said of a run that was saved because of a signal."""
 
 
-@pytest.fixture(scope="module")
-def ranks():
-    with Ranks() as ranks:
-        yield ranks
-
-
 class Run:
     """A run's folder and the processes that work on it, one after the other; the seconds are those of a whole run."""
 
-    def __init__(self, ranks, data, folder):
-        self.ranks, self.folder, self.seconds = ranks, folder, 0.0
+    def __init__(self, ranks, data, folder, page):
+        self.ranks, self.folder, self.page, self.seconds = ranks, folder, page, 0.0
         folder.mkdir()
-        (folder / "all.yaml").write_text(EVERYTHING)
+        (folder / "all.yaml").write_text(f"{EVERYTHING}report: {page}\n")
         self.config = TrainConfig(data_dir=data, run_dir=folder / "run")
         self.paths = RunPaths(self.config, steps_per_epoch=3)
 
@@ -76,10 +69,10 @@ class Run:
         return sorted(str(path.relative_to(self.folder)) for path in self.config.run_dir.rglob("*"))
 
 
-@pytest.fixture(scope="module")
-def whole(ranks, streets, tmp_path_factory):
-    """A run that nothing interrupted."""
-    run = Run(ranks, streets, tmp_path_factory.mktemp("whole") / "run")
+@pytest.fixture(scope="module", params=["false", pytest.param("true", marks=pytest.mark.slow)], ids=["bare", "page"])
+def whole(ranks, streets, tmp_path_factory, request):
+    """A run that nothing interrupted; a page at its end takes as long as all training before."""
+    run = Run(ranks, streets, tmp_path_factory.mktemp("whole") / "run", page=request.param)
     ended = run.go_on()
     assert ended["codes"] == [0], ended["err"]
     run.seconds = ended["seconds"]
@@ -92,7 +85,7 @@ def survives(ranks, whole, folder, seed, number, most, stops):
     What was saved because of a signal is noted in `stops`.
     """
     chance = random.Random(seed)
-    run = Run(ranks, whole.config.data_dir, folder)
+    run = Run(ranks, whole.config.data_dir, folder, whole.page)
     interrupted = 0
     while interrupted < most:
         moment = chance.uniform(0, whole.seconds)
@@ -120,12 +113,12 @@ def survives(ranks, whole, folder, seed, number, most, stops):
 
 
 def interrupt(ranks, whole, folder, number, times):
-    """So many interruptions, five to a run at most."""
+    """So many interruptions, ten to a run at most."""
     count, seed = 0, 0
     stops: list[int] = []
     saved = 0 if number == signal.SIGKILL else -(-times // 5)  # the others come before or after training
     while count < times or len(stops) < saved:
-        count += survives(ranks, whole, folder / str(seed), seed, number, min(5, max(1, times - count)), stops)
+        count += survives(ranks, whole, folder / str(seed), seed, number, min(10, max(1, times - count)), stops)
         seed += 1
         assert seed <= 3 * times, f"{count} came before the run was done, and {len(stops)} saved it"
     print(f"{count} interruptions, {len(stops)} of them saved")

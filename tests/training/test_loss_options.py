@@ -105,7 +105,12 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+EVERYDAY = {"threshold", "given", "all"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in EVERYDAY)) for name in RUNS]
+)
 def test_run_learns_and_resumes_exactly(train_config, tmp_path, stop_at, name):
     config = replace(
         train_config,

@@ -86,7 +86,9 @@ def stride_in(config):
     return read_checkpoint(RunPaths(config).last).record["model"]["output_stride"]
 
 
-@pytest.mark.parametrize(("which", "stride"), [(2, 16), (3, 16), (4, 8), (5, 8)])
+@pytest.mark.parametrize(
+    ("which", "stride"), [(3, 16), (4, 8), *[pytest.param(*stop, marks=pytest.mark.slow) for stop in ((2, 16), (5, 8))]]
+)
 def test_stop_around_the_change_is_not_noticed(phased_run, tmp_path, stop_at, which, stride):
     config = replace(phased_run[0], run_dir=tmp_path / "run")
     stop_at(which)

@@ -1,6 +1,6 @@
 """Processes that work together, forked from one that has imported everything; nothing watches them, as torchrun would.
 
-    python -m tests.training.ranks
+    python -m tests.ranks
 
 It answers each line of JSON on standard input, a start, with a line of JSON: how each process ended, and what it said.
 """
@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -18,14 +19,16 @@ from pathlib import Path
 import torch
 import torch._dynamo
 import torch.distributed
-from matplotlib import figure  # noqa: F401  # it and the two above are what a run imports when it needs them
 
 from deeplabv3.cli import parse
+from deeplabv3.report.curves import plot_losses
 from tests.conftest import REPOSITORY, free_port
+from tests.evaluation import sharded
 from tests.training import faults, together
 
 FUNCTIONS: dict[str, Callable[..., int | None]] = {
     "command": faults.run,
+    "evaluate": sharded.run,
     "learn": together.learn,
     "normalise": together.normalise,
 }
@@ -36,7 +39,7 @@ class Ranks:
 
     def __enter__(self):
         self.server = subprocess.Popen(
-            [sys.executable, "-u", "-m", "tests.training.ranks"],
+            [sys.executable, "-u", "-m", "tests.ranks"],
             cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -46,6 +49,7 @@ class Ranks:
 
     def __exit__(self, *_):
         self.server.stdin.close()
+        self.server.kill()  # its own end takes seconds
         self.server.wait()
         self.server.stdout.close()
 
@@ -108,5 +112,7 @@ def fork(rank, processes, port, function, out, arguments):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    parse("train", ["DATA", "RUN"])  # imports what it needs
+    parse("train", ["DATA", "RUN"])  # imports what it needs, as do the two modules above
+    with tempfile.TemporaryDirectory() as folder:  # and the first picture, which is four times as slow as the second
+        plot_losses([{"epoch": 1, "train_loss": 1.0, "val_loss": 1.0, "miou": 0.5}], Path(folder) / "losses.png")
     serve()
