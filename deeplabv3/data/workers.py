@@ -11,6 +11,7 @@ import os
 import queue
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -178,6 +179,9 @@ def _received(
         return
     finally:
         _end(workers)
+        # One that was killed may have died with the lock of the event that tells all of the end, and the loader, which
+        # sets it when it is freed, would wait for that lock for ever. Nobody is left to be told.
+        items._workers_done_event = multiprocessing.Event()  # type: ignore[attr-defined]
 
 
 def _taken_ahead(stream: Generator[Any], workers: Sequence[BaseProcess], ahead: int) -> Generator[Any]:
@@ -287,6 +291,18 @@ def _start_worker(worker: int) -> None:
     """A worker leaves Ctrl-C to the process that trains, which ends it when it is done; torch gives it one core."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_its_parent, name="parent", daemon=True).start()
+
+
+def _end_with_its_parent() -> None:
+    """End a worker whose program was killed, whatever it does.
+
+    Torch's own look at that comes between two items alone, and not at all where the program ended before the first.
+    """
+    parent = multiprocessing.parent_process()
+    while parent is not None and os.getppid() == parent.pid:
+        time.sleep(_POLL_SECONDS)
+    os._exit(1)
 
 
 def default_num_workers(device_type: str) -> int:

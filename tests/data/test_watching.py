@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -198,6 +199,54 @@ def test_stream_that_is_left_leaves_nothing(ahead):
     stream.close()
     assert set(multiprocessing.active_children()) <= others
     assert not is_receiving()
+
+
+def test_stream_is_left_though_a_reader_died_with_the_lock_of_the_loaders_event(monkeypatch):
+    """It happens where it is killed just then; here the test holds the lock."""
+    loaders: list[Any] = []
+    start = workers._unsignalled
+
+    def noted(loader):
+        loaders.append(start(loader))
+        return loaders[0]
+
+    monkeypatch.setattr(workers, "_unsignalled", noted)
+    stream = read_by_workers(Source(lambda: 3), range(99), 2)
+    assert next(stream) == 3
+    assert loaders[0]._workers_done_event._cond._lock.acquire(timeout=30)
+
+    def leave():
+        stream.close()
+        loaders.pop().__del__()
+
+    leaving = threading.Thread(target=leave, daemon=True)
+    leaving.start()
+    leaving.join(30)
+    assert not leaving.is_alive()
+
+
+ORPHANS = """
+import time
+from deeplabv3.data.workers import read_by_workers
+from tests.data.test_watching import Source
+
+def wait():
+    print("reading", flush=True)
+    time.sleep(3600)
+
+stream = read_by_workers(Source(wait), range(9), 2)
+next(stream)
+"""
+
+
+def test_readers_end_with_a_program_that_is_killed():
+    """Even in the middle of an item, where torch does not look whether the program lives."""
+    program = subprocess.Popen([sys.executable, "-c", ORPHANS], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    for _ in range(2):
+        program.stdout.readline()
+    program.kill()
+    assert program.communicate(timeout=60)[0] == ""  # it ends when nobody has the other end any more
 
 
 @pytest.mark.parametrize("ahead", [0, 2])
