@@ -250,17 +250,20 @@ def run_streets(config: StreetsConfig) -> None:
     from deeplabv3.data.streets import write_streets
     from deeplabv3.progress import Progress
 
-    with Progress("drawing", config.num_train + config.num_val) as progress:
+    counts = {"training": config.num_train, "validation": config.num_val, "test": config.num_test}
+    with Progress("drawing", sum(counts.values())) as progress:
         write_streets(
             config.out,
             num_train=config.num_train,
             num_val=config.num_val,
+            num_test=config.num_test,
             height=config.height,
             width=config.width,
             seed=config.seed,
             progress=lambda *_: progress.advance(),
         )
-    print(f"{config.num_train} training and {config.num_val} validation scenes are in {config.out}")
+    told = " and ".join(f"{count} {name}" for name, count in counts.items() if count)
+    print(f"{told} scenes are in {config.out}")
 
 
 def run_demo(config: DemoConfig) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -39,17 +40,19 @@ def test_streets_train_evaluate_predict(tmp_path, capsys):
     data, run = tmp_path / "streets", tmp_path / "run"
     model = run / "checkpoints" / "best.safetensors"
     for words in (
-        ("streets", data, "--num-train", 3, "--num-val", 2, "--height", 48, "--width", 96),
+        ("streets", data, "--num-train", 3, "--num-val", 2, "--num-test", 1, "--height", 48, "--width", 96),
         ("train", data, run, *TINY),
         ("evaluate", data, "--model", model, "--output-stride", 8, "--out", tmp_path / "scores.json"),
         ("report", data, "--model", model, "--report-dir", tmp_path / "report", "--num-worst", 1),
         ("predict", data / "leftImg8bit" / "val", "--model", model, "--out", tmp_path / "pictures"),
+        ("submit", data, "--model", model, "--out", tmp_path / "submission.zip"),
     ):
         code, told = main([str(word) for word in words]), capsys.readouterr()
         assert code == 0, told.err
         assert told.out
     assert len(json.loads((tmp_path / "scores.json").read_text())["perImageScores"]) == 2
     assert len(list((tmp_path / "pictures" / "overlay").iterdir())) == 2
+    assert len(zipfile.ZipFile(tmp_path / "submission.zip").namelist()) == 1
     assert "best validation mIoU" in (tmp_path / "report" / "index.html").read_text()
 
 

@@ -16,6 +16,7 @@ class StreetsConfig:
         out: New folder for the data set.
         num_train: Scenes of the training split.
         num_val: Scenes of the validation split.
+        num_test: Scenes of the test split, which `submit` predicts; these are labelled too.
         height: Height of each scene in pixels.
         width: Width of each scene in pixels.
         seed: Start of all random numbers; the same seed draws the same scenes.
@@ -24,6 +25,7 @@ class StreetsConfig:
     out: Path
     num_train: int = 200
     num_val: int = 50
+    num_test: int = 0
     height: int = 256
     width: int = 512
     seed: int = 0

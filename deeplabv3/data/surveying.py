@@ -208,7 +208,10 @@ def _assembled(split: str, entries: Sequence[Entry]) -> tuple[dict[str, FrameFil
     frames: dict[str, FrameFiles] = {}
     findings = []
     for entry in sorted(entries, key=_preference):
-        files = frames.setdefault(entry.frame, FrameFiles(split, entry.frame)).files
+        name = entry.frame
+        if entry.kind == LABEL and name not in frames and entry.fault and entry.fault.reason == "bad-name":
+            name = _begun(entry.path.stem, frames) or name
+        files = frames.setdefault(name, FrameFiles(split, name)).files
         image = files.get(IMAGE)
         first = files.setdefault(entry.kind, entry)
         if entry.fault:
@@ -220,6 +223,13 @@ def _assembled(split: str, entries: Sequence[Entry]) -> tuple[dict[str, FrameFil
             text = f"its image lies in the folder {image.city}; move it to {image.city}/"
             findings.append(Finding(entry.path, "misplaced", text, split, entry.frame))
     return frames, findings
+
+
+def _begun(stem: str, frames: Mapping[str, FrameFiles]) -> str:
+    """The frame whose name, and more, a file is called by; "" if there is none."""
+    while stem and stem not in frames:
+        stem = stem.rpartition("_")[0]
+    return stem
 
 
 def _preference(entry: Entry) -> tuple[bool, bool, int, str]:

@@ -34,7 +34,7 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import autocast
 from deeplabv3.model.exported import ExportedModel
 from deeplabv3.model.load import load_for_inference
-from deeplabv3.prediction.predictor import WHOLE_FRAME, Model, predict_batch, predict_image
+from deeplabv3.prediction.predictor import WHOLE_FRAME, Model, naming, predict_batch, predict_image
 from deeplabv3.prediction.results import Results
 from deeplabv3.prediction.sources import result_stems
 from deeplabv3.prediction.upsampling import upsampled_argmax, upsampled_loss
@@ -199,7 +199,9 @@ def _predict(
     stacked = torch.from_numpy(np.stack([frame.image for frame in batch]))  # (N, H, W, 3)
     image = stacked.permute(0, 3, 1, 2).to(model.device)  # (N, 3, H, W)
     if not with_loss or isinstance(model, ExportedModel):
-        return list(predict_batch(model, image, inference).cpu().numpy()), [0.0] * len(batch)
+        with naming(batch[0].name):  # all have one size
+            predicted = predict_batch(model, image, inference)
+        return list(predicted.cpu().numpy()), [0.0] * len(batch)
     with autocast(model.device, inference.precision):
         grid_logits = model.grid_logits(image)  # (N, K, h, w)
     predictions, losses = [], []

@@ -23,7 +23,7 @@ from deeplabv3.errors import DatasetError, InputError, printable
 from deeplabv3.evaluation.predictions import count_faults, files_of_frames, read_prediction
 from deeplabv3.files import open_whole, refuse_to_overwrite, require_writable
 from deeplabv3.model.load import load_for_inference
-from deeplabv3.prediction.predictor import predict_image
+from deeplabv3.prediction.predictor import naming, predict_image
 from deeplabv3.prediction.render import png_of
 from deeplabv3.progress import track
 
@@ -54,7 +54,9 @@ def submit(config: SubmitConfig) -> int:
     with open_whole(config.out) as file:
         with zipfile.ZipFile(file, "w") as archive:
             for name, path in track(list(images.items()), "predicting"):
-                prediction = predict_image(model, read_image(path), config.inference)
+                image = read_image(path)
+                with naming(path):
+                    prediction = predict_image(model, image, config.inference)
                 content = png_of(label_set.id_of_train_id[prediction])
                 archive.writestr(zipfile.ZipInfo(f"{name}_labelIds.png", _DATE), content)  # compressed by the PNG
         with zipfile.ZipFile(file) as archive:

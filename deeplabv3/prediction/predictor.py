@@ -6,7 +6,7 @@ Shape letters: N batch, K classes, H and W pixels, h and w a window or a feature
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -268,11 +268,21 @@ def _segmented(model: Model, source: Path | Live, config: PredictConfig, image: 
     Raises:
         DatasetError: It is too small for an exported model.
     """
-    try:
+    with naming(source.name if isinstance(source, Live) else source):
         return predict_image(model, image, config.inference)
+
+
+@contextmanager
+def naming(image: str | Path) -> Iterator[None]:
+    """Tell which image it is that is too small for an exported model.
+
+    Raises:
+        DatasetError: As what the block raises, behind the image's name.
+    """
+    try:
+        yield
     except DatasetError as error:
-        name = source.name if isinstance(source, Live) else source
-        raise DatasetError(f"{name} cannot be segmented: {error}") from error
+        raise DatasetError(f"{image} cannot be segmented: {error}") from error
 
 
 def _with_way_out(error: DatasetError) -> DatasetError:

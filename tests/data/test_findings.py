@@ -114,6 +114,14 @@ def test_label_of_another_ending_is_named_as_it_is(tree, suffix):
     assert said_of(tree, path, "bad-name").startswith(f"the ending is {suffix or 'missing'}; a label is a .png: ")
 
 
+@pytest.mark.parametrize("ending", ["_gtFine_labelId", "_gtFine_labels", "_labelIds_old", ""])
+def test_label_of_another_name_is_told_once(tree, ending):
+    """Its frame is not said to have none."""
+    path = tree.labels[tree.take()]
+    path = path.rename(path.with_name(path.name.replace("_gtFine_labelIds", ending)))
+    assert texts(tree).keys() == {(path.relative_to(tree.root).as_posix(), "bad-name")}
+
+
 @pytest.mark.parametrize(
     "name",
     [

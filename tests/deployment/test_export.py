@@ -24,6 +24,7 @@ from deeplabv3.model.exported import ExportedModel, open_exported, read_exported
 from deeplabv3.model.load import load_model
 from deeplabv3.model.sealed import sealed_onnx
 from deeplabv3.prediction.predictor import predict, predict_batch
+from tests.conftest import write_frame
 from tests.deployment.conftest import with_statistics
 
 SHAPES = ((1, 65, 97), (3, 129, 257), (1, 17, 40))
@@ -55,6 +56,17 @@ def test_program_puts_out_the_probabilities_of_the_network(network, program_mode
 def test_program_names_the_smallest_image(program_model):
     with pytest.raises(InputError, match=r"16x40 pixels is too small for .*\.pt2, which takes 17x17 and more"):
         program_model.labels(parity.pixels(1, 16, 40, 0))
+
+
+def test_frame_that_is_too_small_is_named(probabilities_pt2, tmp_path, capsys):
+    name = "aachen_000000_000019"
+    write_frame(tmp_path, name, np.zeros((16, 40, 3), np.uint8), np.full((16, 40), 7, np.uint8), "val")
+    for verb, more in (("evaluate", ()), ("submit", ("--split", "val", "--out", str(tmp_path / "submission.zip")))):
+        assert main([verb, str(tmp_path), "--model", str(probabilities_pt2), *more]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert name in error
+        assert " cannot be segmented: an image of 16x40 pixels is too small for " in error
+    assert not (tmp_path / "submission.zip").exists()
 
 
 def test_file_says_what_it_is(network, onnx_model, program_model):
