@@ -16,6 +16,8 @@ from PIL import Image
 from deeplabv3.config import ModelConfig, Phase, TrainConfig
 from deeplabv3.data.streets import write_streets
 from deeplabv3.files import write_whole
+from deeplabv3.model import foreign
+from deeplabv3.model.unpickling.convert import convert
 from deeplabv3.report.curves import plot_losses
 from deeplabv3.training import state
 
@@ -71,6 +73,12 @@ def ranks():
 
     with Ranks() as ranks:
         yield ranks
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Files are unpickled in this process, which is faster."""
+    monkeypatch.setattr(foreign, "unpickle", convert)
 
 
 @pytest.fixture

@@ -11,9 +11,7 @@ import pytest
 import torch
 
 import main as original
-from deeplabv3.model import foreign
 from deeplabv3.model.checkpoint import read_checkpoint
-from deeplabv3.model.unpickling.convert import convert
 from tests.conftest import REPOSITORY
 from tests.model import peers
 
@@ -69,12 +67,6 @@ def test_evaluation_prints_scores_and_fills_the_results_path(streets, trained, t
     assert [len(list((results / kind).iterdir())) for kind in ("labelIds", "color", "overlay")] == [3, 3, 3]
     assert not list(tmp_path.rglob("*{*"))
     assert not list(tmp_path.rglob("*[*]*"))
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """Files are unpickled in this process, which is faster."""
-    monkeypatch.setattr(foreign, "unpickle", convert)
 
 
 def test_checkpoint_of_the_original_repository_is_evaluated(here, streets, tmp_path, capsys):

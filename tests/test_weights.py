@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from deeplabv3.cli import main
-from deeplabv3.model import foreign
 from deeplabv3.model.checkpoint import read_checkpoint
-from deeplabv3.model.unpickling.convert import convert
 from deeplabv3.model.zoo import ALIASES, PUBLISHED
 from tests.conftest import REPOSITORY
 from tests.model import hostile, peers
@@ -33,12 +31,6 @@ def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("theirs") / "deeplabv3_r18b-d8.pth"
     torch.save({"meta": {"epoch": 3}, "state_dict": theirs.state_dict()}, path)
     return path
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """Files are unpickled in this process, which is faster."""
-    monkeypatch.setattr(foreign, "unpickle", convert)
 
 
 @pytest.fixture

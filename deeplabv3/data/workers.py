@@ -179,9 +179,10 @@ def _received(
         return
     finally:
         _end(workers)
-        # One that was killed may have died with the lock of the event that tells all of the end, and the loader, which
-        # sets it when it is freed, would wait for that lock for ever. Nobody is left to be told.
-        items._workers_done_event = multiprocessing.Event()  # type: ignore[attr-defined]
+        if workers:
+            # One that was killed may have died with the lock of the event that tells all of the end, and the loader,
+            # which sets it when it is freed, would wait for that lock for ever. Nobody is left to be told.
+            items._workers_done_event = multiprocessing.Event()  # type: ignore[attr-defined]
 
 
 def _taken_ahead(stream: Generator[Any], workers: Sequence[BaseProcess], ahead: int) -> Generator[Any]:

@@ -12,19 +12,14 @@ from deeplabv3.config import ImportConfig, ModelConfig
 from deeplabv3.data.label_sets import PASCAL_VOC, label_set_of_names
 from deeplabv3.data.labels import CITYSCAPES
 from deeplabv3.errors import CheckpointError, InputError, OutputError
-from deeplabv3.model import foreign, load, zoo
+from deeplabv3.model import load, zoo
 from deeplabv3.model.checkpoint import read_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.load import import_checkpoint, load_model, local_file
-from deeplabv3.model.unpickling.convert import convert
 from deeplabv3.model.zoo import ALIASES, PUBLISHED, find_published, models_table
 from tests.model import peers
 
-
-@pytest.fixture(autouse=True)
-def here(monkeypatch):
-    """Files are unpickled in this process, which is faster."""
-    monkeypatch.setattr(foreign, "unpickle", convert)
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ class Run:
         return sorted(str(path.relative_to(self.folder)) for path in self.config.run_dir.rglob("*"))
 
 
-@pytest.fixture(scope="module", params=["false", pytest.param("true", marks=pytest.mark.slow)], ids=["bare", "page"])
+@pytest.fixture(scope="module")
 def whole(ranks, streets, tmp_path_factory, request):
     """A run that nothing interrupted; a page at its end takes as long as all training before."""
     run = Run(ranks, streets, tmp_path_factory.mktemp("whole") / "run", page=request.param)
@@ -124,12 +124,14 @@ def interrupt(ranks, whole, folder, number, times):
     print(f"{count} interruptions, {len(stops)} of them saved")
 
 
+@pytest.mark.parametrize("whole", ["false"], indirect=True)
 @pytest.mark.parametrize(("number", "times"), [(signal.SIGKILL, 20), (signal.SIGTERM, 2), (signal.SIGINT, 2)])
 def test_interrupted_run_is_uninterrupted(ranks, whole, tmp_path, number, times):
     interrupt(ranks, whole, tmp_path, number, times)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("whole", ["true"], indirect=True)
 @pytest.mark.parametrize(("number", "times"), [(signal.SIGKILL, 300), (signal.SIGTERM, 50), (signal.SIGINT, 50)])
 def test_often_interrupted_run_is_uninterrupted(ranks, whole, tmp_path, number, times):
     interrupt(ranks, whole, tmp_path, number, times)
