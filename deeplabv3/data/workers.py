@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -31,6 +32,9 @@ WORKER_TIMEOUT_SECONDS = 20.0
 _PREFETCHED = 8
 
 _POLL_SECONDS = 1
+
+_START_METHOD = "fork" if sys.platform == "linux" else None
+"""Python's own choice elsewhere. From 3.14 on that is a server on Linux, whose readers would each import torch anew."""
 
 _LAST_SECONDS = 3
 """How long the end of a process that was killed is waited for: one that waits for a dead disk does not end even so."""
@@ -139,6 +143,7 @@ def _started(watched: WatchedDataset, keys: Iterable[Any], num_workers: int) -> 
             collate_fn=_unchanged,
             worker_init_fn=_start_worker,
             timeout=_POLL_SECONDS if num_workers else 0,
+            multiprocessing_context=_START_METHOD if num_workers else None,
             generator=torch.Generator(),  # else a seed would be drawn from the run's own random numbers
         )
         items = _unsignalled(loader)
@@ -182,7 +187,7 @@ def _received(
         if workers:
             # One that was killed may have died with the lock of the event that tells all of the end, and the loader,
             # which sets it when it is freed, would wait for that lock for ever. Nobody is left to be told.
-            items._workers_done_event = multiprocessing.Event()  # type: ignore[attr-defined]
+            items._workers_done_event = threading.Event()  # type: ignore[attr-defined]
 
 
 def _taken_ahead(stream: Generator[Any], workers: Sequence[BaseProcess], ahead: int) -> Generator[Any]:

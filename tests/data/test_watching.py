@@ -180,6 +180,23 @@ def test_readers_are_started_by_any_thread():
     assert found == [3] * 4
 
 
+OTHER_START = """
+import multiprocessing
+from deeplabv3.data.workers import read_by_workers
+from tests.data.test_watching import Source
+
+multiprocessing.set_start_method("forkserver")
+print(list(read_by_workers(Source(lambda: 3), range(4), 2)))
+"""
+
+
+def test_readers_are_forked_whatever_python_would_do():
+    """As 3.14 does: its readers would be children of another process, and whoever leaves its program ends."""
+    command = [sys.executable, "-W", "error", "-c", OTHER_START]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert (done.stdout, done.stderr) == ("[3, 3, 3, 3]\n", "")
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_what_is_made_of_an_item_is_what_is_given(num_workers, ahead):
