@@ -11,6 +11,7 @@ from typing import Any, NoReturn, get_type_hints
 
 from deeplabv3.config import ModelConfig, TrainConfig
 from deeplabv3.errors import InputError, printable
+from deeplabv3.files import is_file
 from deeplabv3.records import config_fields, from_record, read_yaml, to_record
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
@@ -120,7 +121,7 @@ def _recipe(name: str) -> str:
     Raises:
         InputError: There is neither, or it holds no options.
     """
-    path = next((path for path in (Path(name), RECIPES_DIR / f"{name}.yaml") if path.is_file()), None)
+    path = next((path for path in (Path(name), RECIPES_DIR / f"{name}.yaml") if is_file(path)), None)
     if path is None:
         recipes = ", ".join(sorted(recipe.stem for recipe in RECIPES_DIR.glob("*.yaml")))
         raise InputError(f"there is no configuration file {name}; give a YAML file, or a recipe: {recipes}")

@@ -111,10 +111,11 @@ def run_unpack(config: UnpackConfig) -> None:
     """Unpack each split, and say where it is."""
     from deeplabv3.data.packed import packed_splits, read_index
     from deeplabv3.data.unpacking import require_own_folder, unpack_split
+    from deeplabv3.files import is_folder
     from deeplabv3.progress import Progress
 
     splits = packed_splits(config.data_dir)
-    if not config.data_dir.is_dir():
+    if not is_folder(config.data_dir):
         raise InputError(f"there is no folder {config.data_dir}; give one that deeplabv3 pack has written")
     if not splits:
         raise InputError(f"{config.data_dir} is no packed data set; give the folder that deeplabv3 pack has written")

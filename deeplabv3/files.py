@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -34,6 +35,35 @@ def cache_dir() -> Path:
         raise OutputError("this user has no home folder to keep files in; set DEEPLABV3_CACHE to a folder") from error
 
 
+def is_there(path: Path) -> bool:
+    """Whether a path leads to anything.
+
+    From Python 3.14 on, `Path.exists`, `is_file` and `is_dir` say no, too, of what may not be looked at.
+
+    Raises:
+        OSError: It may not be looked at.
+    """
+    return _mode(path) != 0
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path leads to an ordinary file; an error as in `is_there`."""
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path leads to a folder; an error as in `is_there`."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: Path) -> int:
+    """The type and the rights of what a path leads to; 0 for nothing."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return 0
+
+
 def make_dir(path: Path) -> None:
     """Make a folder to write into, with its parents, so that it outlives a power cut.
 
@@ -41,7 +71,7 @@ def make_dir(path: Path) -> None:
         OutputError: That is not possible.
     """
     try:
-        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        missing = [folder for folder in (path, *path.parents) if not is_there(folder)]
         path.mkdir(parents=True, exist_ok=True)
         for folder in missing:
             flush_dir(folder.parent)
@@ -57,7 +87,7 @@ def require_writable(path: Path) -> None:
     """
     there = path
     try:
-        while not there.exists():
+        while not is_there(there):
             there = there.parent
     except OSError as error:  # it lies in one that may not be entered
         raise OutputError(f"the folder {path} cannot be written: {error.strerror}; choose another one") from error
@@ -142,7 +172,7 @@ def refuse_to_overwrite(paths: Iterable[Path]) -> None:
         OutputError: One of them exists.
     """
     for path in paths:
-        if path.exists():
+        if is_there(path):
             raise OutputError(f"{path} is there already; add --overwrite to replace it, or choose another place")
 
 

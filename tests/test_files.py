@@ -294,7 +294,7 @@ def test_folder_without_write_permission(closed_folder):
 
 
 def test_folder_that_may_not_be_entered_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "exists", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+    monkeypatch.setattr(Path, "stat", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
     with pytest.raises(OutputError, match=f"^the folder {tmp_path} cannot be written: Permission denied; choose"):
         require_writable(tmp_path)
 

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from deeplabv3.data.packed import PackedSplit, SourceFile
+from deeplabv3.files import is_folder
 
 
 def changed_files(split: PackedSplit) -> list[SourceFile]:
@@ -15,7 +16,7 @@ def changed_files(split: PackedSplit) -> list[SourceFile]:
     A file of the same size and another time is read: to copy a data set changes times and nothing else.
     """
     try:
-        if not split.source.is_dir():
+        if not is_folder(split.source):
             return []
     except PermissionError:
         return []

@@ -24,6 +24,7 @@ from deeplabv3.data.remembering import Told, facts_of
 from deeplabv3.data.surveying import IMAGE, INSTANCES, LABEL, TRAIN_IDS, UNLABELLED_SPLITS, Entry, FrameFiles, survey
 from deeplabv3.data.verifying import packed_frames
 from deeplabv3.errors import DatasetError
+from deeplabv3.files import is_folder
 
 OBJECTS = 1000
 """An instance id is a label id, or a label id times this plus the number of the object."""
@@ -55,7 +56,7 @@ def check_dataset(
     """
     require_data_dir(data_dir)
     is_packed = bool(packed_splits(data_dir))
-    if not is_packed and not any((data_dir / folder).is_dir() for folder in (IMAGES, LABELS)):
+    if not is_packed and not any(is_folder(data_dir / folder) for folder in (IMAGES, LABELS)):
         raise DatasetError(f"{data_dir} holds neither {IMAGES}/ nor {LABELS}/; give the folder that holds both")
     if is_packed:
         frames, facts, findings, num_read = packed_frames(data_dir, splits, num_workers, progress, remembered)

@@ -17,6 +17,7 @@ from pathlib import Path
 from deeplabv3.data.images import SUFFIXES
 from deeplabv3.data.packed import Place, packed_splits, read_index
 from deeplabv3.errors import DatasetError
+from deeplabv3.files import is_folder
 
 IMAGES = "leftImg8bit"
 LABELS = "gtFine"
@@ -49,7 +50,7 @@ def require_data_dir(data_dir: Path) -> None:
     Raises:
         DatasetError: There is no such folder.
     """
-    if not data_dir.is_dir():
+    if not is_folder(data_dir):
         raise DatasetError(f"there is no folder {data_dir}; give the one that holds {IMAGES}/ and {LABELS}/")
 
 
@@ -66,7 +67,7 @@ def find_images(data_dir: Path, split: str) -> list[Path]:
         )
     require_data_dir(data_dir)
     root = data_dir / IMAGES / split
-    if not root.is_dir():
+    if not is_folder(root):
         raise DatasetError(f"there is no folder {root}; {_expected(split)}")
     images = sorted(path for path in _in_cities(root, "*") if _is_image(path))
     if not images:

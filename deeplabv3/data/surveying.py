@@ -16,6 +16,7 @@ from pathlib import Path
 from deeplabv3.data.cityscapes import IMAGES, LABELS
 from deeplabv3.data.findings import Fault, Finding
 from deeplabv3.data.images import SUFFIXES
+from deeplabv3.files import is_folder
 
 IMAGE, LABEL, TRAIN_IDS, INSTANCES = "image", "labelIds", "labelTrainIds", "instanceIds"
 
@@ -264,7 +265,7 @@ def _folders(data_dir: Path, split: str, frames: Mapping[str, FrameFiles]) -> li
     images, labels = data_dir / IMAGES / split, data_dir / LABELS / split
     findings = []
     for root in (images, labels):
-        if not root.is_dir() and (root == images or split not in UNLABELLED_SPLITS):
+        if not is_folder(root) and (root == images or split not in UNLABELLED_SPLITS):
             text = f"there is no such folder; expected is {root.parent.name}/{split}/<city>/: put the split there"
             findings.append(Finding(root, "missing-split", text, split))
     if images.is_dir() and not any(IMAGE in frame.files for frame in frames.values()):

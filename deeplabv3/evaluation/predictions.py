@@ -25,6 +25,7 @@ from deeplabv3.errors import DatasetError
 from deeplabv3.evaluation.confusion import Counts, no_counts
 from deeplabv3.evaluation.frames import FrameRecord, combined, count_frame, why_no_iiou_of
 from deeplabv3.evaluation.scores import Scores
+from deeplabv3.files import is_folder
 from deeplabv3.prediction.sources import files_below
 from deeplabv3.progress import Progress
 
@@ -111,7 +112,7 @@ def prediction_files(folder: Path, samples: Iterable[Sample]) -> dict[str, list[
     Raises:
         DatasetError: There is no such folder.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DatasetError(f"there is no folder {folder}; give the one that holds the predictions")
     return files_of_frames(files_below(folder), [sample.name for sample in samples])[0]
 

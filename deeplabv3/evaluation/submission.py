@@ -21,7 +21,7 @@ from deeplabv3.data.numbering import looks_like_train_ids
 from deeplabv3.distributed import require_single
 from deeplabv3.errors import DatasetError, InputError, printable
 from deeplabv3.evaluation.predictions import count_faults, files_of_frames, read_prediction
-from deeplabv3.files import open_whole, refuse_to_overwrite, require_writable
+from deeplabv3.files import is_file, open_whole, refuse_to_overwrite, require_writable
 from deeplabv3.model.load import load_for_inference
 from deeplabv3.prediction.predictor import naming, predict_image
 from deeplabv3.prediction.render import png_of
@@ -78,7 +78,7 @@ def check_submission(config: SubmitConfig) -> int:
     assert config.check is not None
     label_set = label_set_of(config.data_dir, config.labels)
     sizes = _sizes(config)
-    if not config.check.is_file():
+    if not is_file(config.check):
         raise DatasetError(f"there is no file {config.check}; give the zip file that is to be checked")
     try:
         archive = zipfile.ZipFile(config.check)

@@ -30,7 +30,7 @@ from torch import Tensor
 from deeplabv3.config import ModelConfig
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.errors import CheckpointError, DeviceMemoryError, InputError, NonFiniteError, is_out_of_memory
-from deeplabv3.files import write_whole
+from deeplabv3.files import is_file, is_there, write_whole
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.unpickling import one_line, shown
 from deeplabv3.records import from_record
@@ -119,8 +119,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         DeviceMemoryError: Memory ran out.
     """
     try:
-        if not path.is_file():
-            odd = "; it is a folder, pipe or device" if path.exists() else ""
+        if not is_file(path):
+            odd = "; it is a folder, pipe or device" if is_there(path) else ""
             raise CheckpointError(
                 f"there is no checkpoint {path}{odd}; give the path of a {SUFFIX} file that train wrote"
             )

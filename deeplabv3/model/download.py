@@ -92,6 +92,7 @@ def _fetch(url: str, partial: Path) -> None:
     try:
         answer = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == _RANGE_NOT_SATISFIABLE:  # it was complete, or is of another file: the digest tells
             return
         raise

@@ -9,7 +9,7 @@ from deeplabv3.config import ImportConfig, InferenceConfig
 from deeplabv3.data.label_sets import label_set_of_names
 from deeplabv3.data.labels import LabelSet, read_label_set
 from deeplabv3.errors import CheckpointError, InputError
-from deeplabv3.files import cache_dir, refuse_to_overwrite, require_writable
+from deeplabv3.files import cache_dir, is_folder, is_there, refuse_to_overwrite, require_writable
 from deeplabv3.model.checkpoint import FORMAT, SUFFIX, Checkpoint, model_from, read_checkpoint, write_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.device import choose_device, place
@@ -160,7 +160,7 @@ def local_file(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     published = find_published(str(name_or_path))
     try:
-        if path.exists() and not (published and path.is_dir()):  # a run's folder is easily called as what it began with
+        if is_there(path) and not (published and is_folder(path)):  # a run may be called as what it began with
             return path
     except OSError:
         return path  # in a folder that may not be looked into: its reader says so

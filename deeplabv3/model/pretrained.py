@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deeplabv3.errors import CheckpointError, InputError
-from deeplabv3.files import cache_dir
+from deeplabv3.files import cache_dir, is_file
 from deeplabv3.model.checkpoint import differences
 from deeplabv3.model.download import download, verified
 from deeplabv3.model.foreign import read_foreign
@@ -54,7 +54,7 @@ def backbone_file(backbone: str, weights: str) -> Path:
     """
     if weights not in FILES:
         path = Path(weights)
-        if not path.is_file():
+        if not is_file(path):
             names = ", ".join(FILES)
             raise InputError(f"backbone_weights is {weights!r}; give {names}, none, or the path of a file that exists")
         is_published = any(path.name in files.values() for files in FILES.values())

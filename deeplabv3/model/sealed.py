@@ -13,6 +13,7 @@ import hashlib
 from pathlib import Path
 
 from deeplabv3.errors import CheckpointError
+from deeplabv3.files import is_file
 
 RECORD_KEY = "deeplabv3"
 DIGEST_KEY = "deeplabv3.sha256"
@@ -49,7 +50,7 @@ def read_sealed(path: Path) -> bytes:
         CheckpointError: It cannot be read, is damaged, or was not written by `deeplabv3 export`.
     """
     try:
-        if not path.is_file():
+        if not is_file(path):
             raise CheckpointError(f"there is no file {path}; write one with: deeplabv3 export MODEL {path.name}")
         content = path.read_bytes()
     except OSError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from deeplabv3.data.cityscapes import IMAGES, frame_name
 from deeplabv3.data.images import SUFFIXES
 from deeplabv3.errors import InputError
+from deeplabv3.files import is_file, is_folder
 from deeplabv3.prediction.clips import SUFFIXES as VIDEO_SUFFIXES
 from deeplabv3.prediction.clips import Live
 
@@ -30,10 +31,10 @@ def find_images(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[P
     found: dict[Path, Path] = {}
     for text in inputs:
         path = Path(text)
-        if path.is_dir():
+        if is_folder(path):
             own = path / IMAGES  # of a data set, whose labels are no photos
             matches = sorted(file for file in files_below(own if own.is_dir() else path) if _is_input(file, results))
-        elif path.is_file():
+        elif is_file(path):
             matches = [path]
         else:
             matches = sorted(file for file in map(Path, glob.glob(text, recursive=True)) if _is_input(file, results))

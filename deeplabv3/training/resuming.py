@@ -8,6 +8,7 @@ from deeplabv3.config import TrainConfig
 from deeplabv3.data.labels import LabelSet
 from deeplabv3.distributed import num_processes, tell
 from deeplabv3.errors import CheckpointError, InputError
+from deeplabv3.files import is_there
 from deeplabv3.model.checkpoint import SUFFIX, Checkpoint, label_set_of, read_checkpoint, recorded
 from deeplabv3.training.position import Position, position_of
 from deeplabv3.training.schedule import num_steps
@@ -21,7 +22,7 @@ def checkpoint_so_far(config: TrainConfig) -> Checkpoint | None:
         CheckpointError: It is damaged.
     """
     last = RunPaths(config).last
-    return read_checkpoint(last) if config.resume and last.exists() else None
+    return read_checkpoint(last) if config.resume and is_there(last) else None
 
 
 def checkpoint_to_resume(
@@ -51,7 +52,7 @@ def checkpoint_to_resume(
     if begun is not None:
         return _fitting(begun, paths, config, label_set, content)
     # The configuration is written before the first checkpoint, the log behind it: with a log, a checkpoint was lost.
-    if not paths.config.exists() or paths.log.exists():
+    if not is_there(paths.config) or is_there(paths.log):
         there = paths.existing()
         if kept := [path for path in there if path.suffix == SUFFIX]:
             raise InputError(f"{paths.last} is gone, and {kept[0]} is there; copy a kept checkpoint to its place")

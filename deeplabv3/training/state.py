@@ -21,6 +21,7 @@ from deeplabv3.data.labels import LabelSet
 from deeplabv3.data.sampling import ClassPixels
 from deeplabv3.distributed import num_processes
 from deeplabv3.errors import CheckpointError, InputError
+from deeplabv3.files import is_there
 from deeplabv3.model.checkpoint import (
     SUFFIX,
     Checkpoint,
@@ -114,7 +115,7 @@ class RunPaths:
     def existing(self) -> list[Path]:
         """The files that the run would write and that are there already."""
         files = (*self.files, *event_files(self.events), *pictures_in(self.report_dir))
-        return [path for path in files if path.exists()]
+        return [path for path in files if is_there(path)]
 
     def require_unused(self) -> None:
         """Refuse to begin a run where one is.
