@@ -6,8 +6,10 @@ import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import settings
@@ -153,7 +155,9 @@ def torchrun_command(processes):
     return [sys.executable, "-m", "torch.distributed.run", *map(str, words)]
 
 
-def write_frame(root: Path, name: str, image: np.ndarray, label_ids: np.ndarray | None, split: str = "train") -> Path:
+def write_frame(
+    root: Path, name: str, image: npt.NDArray[Any], label_ids: npt.NDArray[Any] | None, split: str = "train"
+) -> Path:
     """Write one frame in the Cityscapes layout and return its image's path."""
     city = name.split("_")[0]
     path = root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png"

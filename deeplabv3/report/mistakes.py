@@ -46,7 +46,8 @@ def class_counts(counts: Counts, label_set: LabelSet) -> Counts:
 def occurring(matrix: Counts) -> list[int]:
     """The trainIds that are in a label or in a prediction of what `class_counts` returns: those with an IoU."""
     num_classes = len(matrix)
-    return np.flatnonzero(matrix.sum(1) + matrix.sum(0)[:num_classes]).tolist()
+    places: list[int] = np.flatnonzero(matrix.sum(1) + matrix.sum(0)[:num_classes]).tolist()
+    return places
 
 
 def largest_mistakes(matrix: Counts, number: int) -> list[Mistake]:

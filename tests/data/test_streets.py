@@ -5,8 +5,10 @@ import os
 import signal
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -205,7 +207,7 @@ def test_colour_alone_does_not_tell_the_classes(scenes: list[Scene]) -> None:
     """The most frequent class of each of 16x16x16 colours, learned on 30 scenes, scores low on 10 others."""
     num_classes = CITYSCAPES.num_classes
 
-    def colors_and_labels(part: list[Scene]) -> tuple[np.ndarray, np.ndarray]:
+    def colors_and_labels(part: list[Scene]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         image, label = np.stack([s.image for s in part]), np.stack([s.label_ids for s in part])
         color = (image // 16).astype(np.int64) @ np.array([256, 16, 1])
         label = CITYSCAPES.train_id_of_id[label].astype(np.int64)

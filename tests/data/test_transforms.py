@@ -1,7 +1,9 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ from deeplabv3.data.transforms import (
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 
 
-def coordinates(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def coordinates(height: int, width: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """An image and a label that both say which column and row a pixel came from."""
     y, x = np.mgrid[:height, :width].astype(np.uint8)
     return np.stack([x * 4, y * 4, np.zeros_like(x)], 2), (x // 8 + 5 * (y // 8)).astype(np.uint8)

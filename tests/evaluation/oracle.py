@@ -7,8 +7,7 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-if not hasattr(np, "in1d"):
-    setattr(np, "in1d", np.isin)  # noqa: B010  # NumPy 2 took it away, and the script calls it
+setattr(np, "in1d", np.isin)  # noqa: B010  # NumPy 2 warned of it and then took it away, and the script calls it
 
 script = importlib.import_module("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import safetensors.torch
 from PIL import Image
 
@@ -213,7 +214,7 @@ def _of_texts(texts: list[str]) -> Callable[[random.Random], bytes]:
     return damaged
 
 
-def _encoded(kind: str, pixels: np.ndarray, **options) -> bytes:
+def _encoded(kind: str, pixels: npt.NDArray[Any], **options) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind, **options)
     return file.getvalue()

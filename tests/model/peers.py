@@ -3,15 +3,17 @@
 The written-out ones follow what is known of each project's source, and share nothing with our own modules.
 """
 
+from importlib.util import find_spec
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-# PyPI's torchvision is built for CUDA; beside a CPU torch it imports once its missing operators are declared.
-LIBRARY = torch.library.Library("torchvision", "DEF")
-for operator in ("nms", "qnms"):
-    LIBRARY.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+from benchmarks.torchvision_peer import import_torchvision
+
+if find_spec("torchvision") is not None:
+    import_torchvision()  # before timm and segmentation_models.pytorch do
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)

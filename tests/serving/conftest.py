@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -138,20 +139,20 @@ def serve(config, model):
     return start
 
 
-def picture(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
+def picture(height: int = 48, width: int = 64, seed: int = 0) -> npt.NDArray[Any]:
     """Blobs of colour, RGB uint8 `(H, W, 3)`."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
     return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def png(pixels: np.ndarray, **options: Any) -> bytes:
+def png(pixels: npt.NDArray[Any], **options: Any) -> bytes:
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "PNG", **options)
     return content.getvalue()
 
 
-def pixels_of(content: bytes) -> np.ndarray:
+def pixels_of(content: bytes) -> npt.NDArray[Any]:
     return np.asarray(Image.open(io.BytesIO(content)))
 
 

@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 
 import numpy as np
+import PIL
 import pytest
 import torch
 
@@ -41,6 +42,9 @@ def golden_run(streets, folder, dtype):
     return losses
 
 
+@pytest.mark.skipif(
+    int(PIL.__version__.partition(".")[0]) < 13, reason="Pillow 12 draws a sky that differs by 2 in 255"
+)
 @pytest.mark.parametrize(("dtype", "tolerances"), [(torch.float64, {20: 1e-12, 100: 1e-9}), (torch.float32, {4: 1e-4})])
 def test_golden_losses(streets, tmp_path, dtype, tolerances):
     """A refactoring moves no digit.

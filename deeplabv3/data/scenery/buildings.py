@@ -178,7 +178,7 @@ def draw_wall(canvas: Canvas, stretch: Stretch, height: float) -> None:
         if not canvas.label("wall", outline, material):
             continue
         canvas.fill(outline, color, z=(face.z0 + face.z1) / 2, light=brightness)
-        for s in np.arange(2.5, face.length, 2.5):
+        for s in np.arange(2.5, face.length, 2.5).tolist():
             canvas.fill(face.quad(s, 0, s + 0.12, height), color, z=face.z0 + s, light=brightness * 0.72)
         canvas.glaze(face.quad(0, 0, face.length, height * 0.3), (20, 22, 10), 0.14)
         canvas.fill(face.quad(0, height - 0.14, face.length, height), color, z=face.z1, light=brightness * 1.22)
@@ -213,7 +213,7 @@ def draw_fence(canvas: Canvas, stretch: Stretch, height: float) -> None:
     for y in (0.12 * height, 0.9 * height):
         thick = max(0.06, 0.7 * canvas.scale * face.z0 / camera.focal_pixels)
         canvas.fill(face.quad(0, y, face.length, y + thick), color, z=face.z0, light=brightness * 0.9)
-    for s in np.arange(0, face.length, 2.5):
+    for s in np.arange(0, face.length, 2.5).tolist():
         post = face.quad(s, 0, min(s + 0.14, face.length), height)
         canvas.fill(post, color, z=face.z0 + s, light=brightness * 0.8)
 
@@ -255,7 +255,7 @@ def draw_skyline(canvas: Canvas, z: float) -> None:
             if canvas.label("building", outline, PLASTER):
                 canvas.fill(outline, plaster, z=z, light=canvas.light.facing_camera)
                 for floor in range(floors):
-                    for s in np.arange(1.0, width - 1.5, 3.0):
+                    for s in np.arange(1.0, width - 1.5, 3.0).tolist():
                         pane = face.quad(s, floor * 3.2 + 0.9, s + 1.6, floor * 3.2 + 2.4)
                         canvas.fill(pane, (80, 88, 98), z=z, light=rng.uniform(0.6, 1.1))
         else:
