@@ -12,7 +12,7 @@ install: $(INSTALLED)
 
 # Made again whenever the pins or the dependencies change; an interrupted install leaves no mark and starts over.
 $(INSTALLED): constraints.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("deeplabv3 needs Python 3.10 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("deeplabv3 needs Python 3.10 to 3.14, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'

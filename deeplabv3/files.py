@@ -60,8 +60,16 @@ def _mode(path: Path) -> int:
     """The type and the rights of what a path leads to; 0 for nothing."""
     try:
         return path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except ValueError:  # no path has such a name
         return 0
+    except OSError as error:
+        if error.errno in _ABSENT or getattr(error, "winerror", None) in _ABSENT_ON_WINDOWS:
+            return 0
+        raise
+
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
+_ABSENT_ON_WINDOWS = (21, 123, 1921)  # a drive that is empty, a name with a star, a link that leads to itself
 
 
 def make_dir(path: Path) -> None:

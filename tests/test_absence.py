@@ -37,19 +37,28 @@ def test_what_is_there_is_a_file_a_folder_or_neither(tmp_path):
         "evaluate closed --model model.safetensors",
         "evaluate streets --predictions closed/predictions",
         "evaluate streets --model closed/model.safetensors",
+        "evaluate city --model model.safetensors",
+        "evaluate labels --model model.safetensors",
         "predict closed/street.jpg --model model.safetensors",
+        "predict closed/drive.mp4 --model model.safetensors",
         "predict street.jpg --model closed/model.onnx",
         "submit streets --split val --check closed/submission.zip",
     ],
 )
 def test_what_may_not_be_looked_at_is_not_called_absent(line, streets, tmp_path, monkeypatch, capsys):
     def look(path, whole=Path.stat, **options):
-        if "closed" in path.parts:
+        if path.as_posix().startswith(("closed", "city/leftImg8bit/val/a", "labels/gtFine/val/a")):
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return whole(path, **options)
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "streets").symlink_to(streets)
+    for name in ("city/leftImg8bit/val/{}/{}_leftImg8bit.png", "city/gtFine/val/{}/{}_gtFine_labelIds.png"):
+        for city in "ab":
+            path = tmp_path / name.format(city, city)
+            path.parent.mkdir(parents=True)
+            path.touch()
+    (tmp_path / "labels").symlink_to("city")
     (tmp_path / "street.jpg").touch()
     monkeypatch.setattr(Path, "stat", look)
     assert main(line.split()) == 2

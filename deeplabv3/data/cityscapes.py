@@ -17,7 +17,7 @@ from pathlib import Path
 from deeplabv3.data.images import SUFFIXES
 from deeplabv3.data.packed import Place, packed_splits, read_index
 from deeplabv3.errors import DatasetError
-from deeplabv3.files import is_folder
+from deeplabv3.files import is_file, is_folder
 
 IMAGES = "leftImg8bit"
 LABELS = "gtFine"
@@ -69,7 +69,7 @@ def find_images(data_dir: Path, split: str) -> list[Path]:
     root = data_dir / IMAGES / split
     if not is_folder(root):
         raise DatasetError(f"there is no folder {root}; {_expected(split)}")
-    images = sorted(path for path in _in_cities(root, "*") if _is_image(path))
+    images = sorted(path for path in _in_cities(root) if _is_image(path))
     if not images:
         raise DatasetError(f"0 images in {root}; {_expected(split)}")
     return images
@@ -127,9 +127,7 @@ def find_labels(data_dir: Path, split: str) -> list[Sample]:
     require_data_dir(data_dir)
     root = data_dir / LABELS / split
     endings = [f"_{LABELS}_{kind}.png" for kind in ("labelIds", "labelTrainIds")]
-    stems = {
-        path.parent / path.name.removesuffix(ending) for ending in endings for path in _in_cities(root, f"*{ending}")
-    }
+    stems = {path.parent / path.name.removesuffix(ending) for ending in endings for path in _in_cities(root, ending)}
     if not stems:
         wanted = f"{LABELS}/{split}/<city>/<name>_{LABELS}_labelIds.png"
         raise DatasetError(f"0 labels in {root}; expected are files like {wanted} below the data folder")
@@ -169,7 +167,7 @@ def _packed_samples(data_dir: Path, split: str) -> list[Sample]:
 def _with_suffix(image: Path) -> Path:
     """The image of that name, whatever its format; as PNG where there is none."""
     paths = [image.with_name(image.name + suffix) for suffix in SUFFIXES]
-    return next((path for path in paths if path.is_file()), paths[0])
+    return next((path for path in paths if is_file(path)), paths[0])
 
 
 def require_unique_names(images: Sequence[Path]) -> None:
@@ -198,19 +196,24 @@ def _sample(image_path: Path, label_root: Path) -> Sample | None:
         label_root / image_path.parent.name / f"{stem}_{LABELS}_{kind}.png"
         for kind in ("labelIds", "labelTrainIds", "instanceIds")
     )
-    instances = instance_path if instance_path.is_file() else None
-    if label_path.is_file():
+    instances = instance_path if is_file(instance_path) else None
+    if is_file(label_path):
         return Sample(stem, image_path, label_path, train_ids=False, instance_path=instances)
-    if train_ids_path.is_file():
+    if is_file(train_ids_path):
         return Sample(stem, image_path, train_ids_path, train_ids=True, instance_path=instances)
     return None
 
 
-def _in_cities(root: Path, pattern: str) -> Iterator[Path]:
-    """Files of the cities of a split, but for hidden ones and those of hidden folders, which the check leaves alone."""
-    for path in root.glob(f"*/{pattern}"):
-        if not path.name.startswith(".") and not path.parent.name.startswith("."):
-            yield path
+def _in_cities(root: Path, ending: str = "") -> Iterator[Path]:
+    """Files of the cities of a split, but for hidden ones and those of hidden folders, which the check leaves alone.
+
+    Not by `Path.glob`, which is silent about a city that may not be looked into.
+    """
+    for city in root.iterdir() if is_folder(root) else ():
+        if not city.name.startswith(".") and is_folder(city):
+            for path in city.iterdir():
+                if path.name.endswith(ending) and not path.name.startswith("."):
+                    yield path
 
 
 def _is_image(path: Path) -> bool:

@@ -39,7 +39,7 @@ from deeplabv3.data.packed import (
     read_index,
 )
 from deeplabv3.errors import DatasetError, OutputError
-from deeplabv3.files import cannot_write, flush_dir, make_dir, only_writer, partial_of, write_whole
+from deeplabv3.files import cannot_write, flush_dir, is_file, is_there, make_dir, only_writer, partial_of, write_whole
 
 JOURNAL = "journal.jsonl"
 _FRAMES_A_FLUSH = 64  # brought to the disk together: a flush for each frame would take longer than the packing
@@ -85,7 +85,7 @@ def pack_split(
     wanted = PackedSplit(target, split, data_dir.resolve(), label_set, _num_bytes(planned), planned)
     make_dir(out)
     with only_writer(out, is_shared=True):
-        if target.exists():
+        if is_there(target):
             _require_packed(target)
             if not overwrite:
                 _require_same(target, wanted)
@@ -144,7 +144,7 @@ def _num_bytes(frames: Sequence[PackedFrame]) -> dict[str, int]:
 
 def _require_packed(target: Path) -> None:
     """Refuse to touch what packing did not write; a packed split may be damaged."""
-    if not (target / INDEX).is_file():
+    if not is_file(target / INDEX):
         raise OutputError(f"{target} is there already and is no packed split; choose another folder")
     own = {INDEX, JOURNAL, IMAGES_FILE, LABELS_FILE, FILES_FILE}
     own |= {partial_of(target / name).name for name in own}

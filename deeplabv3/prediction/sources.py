@@ -93,11 +93,11 @@ def find_videos(
         if live is not None:
             videos[live] = live
             continue
-        if Path(text).suffix.lower() not in VIDEO_SUFFIXES or Path(text).is_dir():
+        if Path(text).suffix.lower() not in VIDEO_SUFFIXES or is_folder(Path(text)):
             others.append(text)
             continue
         matches = [Path(text)]
-        if not matches[0].is_file():
+        if not is_file(matches[0]):
             matches = sorted(
                 path for path in map(Path, glob.glob(text, recursive=True)) if not _is_result(path, leave_out)
             )

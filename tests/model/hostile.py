@@ -172,6 +172,7 @@ def pickles() -> dict[str, bytes]:
 
 def crashes() -> dict[str, bytes]:
     """What ends the process that reads it, or would never end."""
+    # Two equal towers of tuples: 10**59 to hash, or from Python 3.14 on, which remembers a hash, to compare.
     floor = b"G" + struct.pack(">d", 1)
     towers = b"".join(
         floor + b"q%c" % first + b"".join(b"(" + b"h%c" % n * 10 + b"tq%c" % (n + 1) for n in range(first, first + 59))
@@ -181,9 +182,7 @@ def crashes() -> dict[str, bytes]:
     copies = text("a") + b"](" + text("x" * 1_000_000) + b"q\1" + copy * 2000 + b"es"
     return {
         "stack_overflow": archive(PROTO2 + b"})" + b"\x85" * 400_000 + b"Ns."),  # the hash of a tower of tuples
-        "endless": archive(
-            PROTO2 + b"}(" + towers + b"u."
-        ),  # 10**59 of them to hash, or from Python 3.14 on to compare
+        "endless": archive(PROTO2 + b"}(" + towers + b"u."),
         "memory_bomb": archive(state(more=copies)),  # 8 GB of text out of 1 MB
     }
 
