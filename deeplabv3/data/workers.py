@@ -34,7 +34,7 @@ _PREFETCHED = 8
 _POLL_SECONDS = 1
 
 _START_METHOD = "fork" if sys.platform == "linux" else None
-"""Python's own choice elsewhere; on Linux it is a server from 3.14 on, and its children would outlive the program."""
+"""Python's own choice elsewhere; on Linux it is a server from 3.14 on, and its children would be taken for orphans."""
 
 _LAST_SECONDS = 3
 """How long the end of a process that was killed is waited for: one that waits for a dead disk does not end even so."""

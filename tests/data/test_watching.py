@@ -191,7 +191,7 @@ print(list(read_by_workers(Source(lambda: 3), range(4), 2)))
 
 
 def test_readers_are_forked_whatever_python_would_do():
-    """As 3.14 does: its readers would be children of another process, and whoever leaves its program ends."""
+    """From 3.14 on they would be children of a server, and be taken for orphans of the program."""
     command = [sys.executable, "-W", "error", "-c", OTHER_START]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert (done.stdout, done.stderr) == ("[3, 3, 3, 3]\n", "")
